@@ -1,0 +1,158 @@
+"""Backbones by name: how each is built, what its features are and where weights come from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from torch import nn
+from torchvision import models
+
+from network.backbone import hrnetv2, mobilenetv2, resnet, xception
+from network.backbone.base import Backbone, Feature
+from network.weights import ADVICE, download_weights, load_into, read_weights
+
+__all__ = ["BACKBONES", "FEATURES", "Backbone", "BackboneSpec", "Feature", "build_backbone"]
+
+# aux is the stage before the last; HRNet's is the branch of the highest resolution
+FEATURES: dict[str, dict[str, Feature]] = {
+    "resnet50": {
+        "low_level": Feature("layer1", 256),
+        "aux": Feature("layer3", 1024),
+        "out": Feature("layer4", 2048),
+    },
+    "resnet101": {
+        "low_level": Feature("layer1", 256),
+        "aux": Feature("layer3", 1024),
+        "out": Feature("layer4", 2048),
+    },
+    "mobilenet": {
+        "low_level": Feature("features.3", 24),
+        "aux": Feature("features.13", 96),
+        "out": Feature("features.17", 320),
+    },
+    "xception": {
+        "low_level": Feature("block1", 128),
+        "aux": Feature("block11", 728),
+        "out": Feature("conv4", 2048),
+    },
+    "hrnetv2_32": {
+        "low_level": Feature("layer1", 256),
+        "aux": Feature("stage3", 32),
+        "out": Feature("stage4", 15 * 32),
+    },
+    "hrnetv2_48": {
+        "low_level": Feature("layer1", 256),
+        "aux": Feature("stage3", 48),
+        "out": Feature("stage4", 15 * 48),
+    },
+}
+
+
+class BackboneSpec(NamedTuple):
+    """One backbone.
+
+    Attributes:
+        title: its published name.
+        build: the class, called with ``architecture``, the features and the output stride.
+        architecture: the name that ``build`` knows it by.
+        published_name: from a name in a file of ImageNet weights to the backbone's.
+        url: of the ImageNet weights, None where no stable address is known.
+    """
+
+    title: str
+    build: Callable[..., Backbone]
+    architecture: str
+    published_name: Callable[[str], str | None]
+    url: str | None = None
+
+
+BACKBONES: dict[str, BackboneSpec] = {
+    "resnet50": BackboneSpec(
+        "ResNet-50",
+        resnet.ResNet,
+        "resnet50",
+        resnet.published_name,
+        models.ResNet50_Weights.IMAGENET1K_V1.url,
+    ),
+    "resnet101": BackboneSpec(
+        "ResNet-101",
+        resnet.ResNet,
+        "resnet101",
+        resnet.published_name,
+        models.ResNet101_Weights.IMAGENET1K_V1.url,
+    ),
+    "mobilenet": BackboneSpec(
+        "MobileNetV2",
+        mobilenetv2.MobileNetV2,
+        "mobilenet_v2",
+        mobilenetv2.published_name,
+        models.MobileNet_V2_Weights.IMAGENET1K_V1.url,
+    ),
+    "xception": BackboneSpec(
+        "Xception",
+        xception.Xception,
+        "xception",
+        xception.published_name,
+        "https://github.com/rwightman/pytorch-image-models/releases/download/v0.1-cadene/"
+        "xception-43020ad28.pth",
+    ),
+    "hrnetv2_32": BackboneSpec(
+        "HRNetV2-W32", hrnetv2.HRNetV2, "hrnetv2_32", hrnetv2.published_name
+    ),
+    "hrnetv2_48": BackboneSpec(
+        "HRNetV2-W48", hrnetv2.HRNetV2, "hrnetv2_48", hrnetv2.published_name
+    ),
+}
+
+
+def build_backbone(
+    name: str,
+    output_stride: int,
+    *,
+    pretrained: str = "none",
+    dropout: float = 0.0,
+    checkpoint_activations: bool = False,
+) -> Backbone:
+    """Build a backbone, with random or ImageNet weights.
+
+    Args:
+        name: a key of ``BACKBONES``.
+        output_stride: 8 or 16; HRNet's is 4 whatever is asked for.
+        pretrained: ``none``, ``imagenet`` or the path of a file.
+        dropout: see ``Backbone``.
+        checkpoint_activations: see ``Backbone``.
+
+    Raises:
+        ValueError: if the weights cannot be had or do not fit.
+    """
+    spec = BACKBONES[name]
+    backbone = spec.build(
+        spec.architecture,
+        FEATURES[name],
+        output_stride,
+        dropout=dropout,
+        checkpoint_activations=checkpoint_activations,
+    )
+    if pretrained != "none":
+        _load_pretrained(backbone, spec, pretrained)
+    return backbone
+
+
+def _load_pretrained(backbone: nn.Module, spec: BackboneSpec, pretrained: str) -> None:
+    if pretrained != "imagenet":
+        weights, source = read_weights(pretrained), pretrained
+    elif spec.url is None:
+        raise ValueError(
+            f"--pretrained_backbone imagenet: no address is known for the ImageNet weights of "
+            f"{spec.title}; {ADVICE}"
+        )
+    else:
+        weights, source = download_weights(spec.url), spec.url
+    load_into(
+        backbone,
+        weights,
+        rename=spec.published_name,
+        source=source,
+        architecture=spec.title,
+    )

@@ -1,0 +1,256 @@
+"""DeepLabV3 and DeepLabV3+: heads, atrous pyramid pooling and the segmentation model.
+
+Module names are those of the DeepLabV3Plus-Pytorch project, so that its checkpoints load.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from network.backbone.base import Backbone
+from utils.types import SegOutput
+
+PENULTIMATE_CHANNELS = 256
+_LOW_LEVEL_CHANNELS = 48
+
+
+def _conv_norm_relu(
+    in_channels: int, out_channels: int, kernel_size: int = 1, dilation: int = 1
+) -> list[nn.Module]:
+    padding = dilation * (kernel_size // 2)
+    return [
+        nn.Conv2d(
+            in_channels, out_channels, kernel_size, padding=padding, dilation=dilation, bias=False
+        ),
+        nn.BatchNorm2d(out_channels),
+        nn.ReLU(inplace=True),
+    ]
+
+
+class ImagePooling(nn.Sequential):
+    """The spatial mean through a 1x1 convolution, spread over the map again."""
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__(nn.AdaptiveAvgPool2d(1), *_conv_norm_relu(in_channels, out_channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, in, h, w) to (N, out, h, w), constant over each image."""
+        return super().forward(x).expand(-1, -1, *x.shape[-2:])
+
+
+class ASPP(nn.Module):
+    """Atrous spatial pyramid pooling (DeepLabV3, section 3.3): (N, in, h, w) to (N, 256, h, w).
+
+    Args:
+        in_channels: channels of the input.
+        rates: dilations of the three 3x3 branches.
+    """
+
+    def __init__(self, in_channels: int, rates: tuple[int, int, int]) -> None:
+        super().__init__()
+        width = PENULTIMATE_CHANNELS
+        self.convs = nn.ModuleList(
+            [
+                nn.Sequential(*_conv_norm_relu(in_channels, width)),
+                *(nn.Sequential(*_conv_norm_relu(in_channels, width, 3, rate)) for rate in rates),
+                ImagePooling(in_channels, width),
+            ]
+        )
+        self.project = nn.Sequential(*_conv_norm_relu(5 * width, width), nn.Dropout(0.1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Project the concatenated branches."""
+        return self.project(torch.cat([branch(x) for branch in self.convs], dim=1))
+
+
+class SegmentationHead(nn.Module):
+    """From a backbone's features to class scores at a fraction of the image's size.
+
+    The last module of ``classifier`` is the 1x1 convolution to the classes: replace
+    ``classifier[-1]`` for another kind of classifier on the penultimate features.
+    """
+
+    classifier: nn.Sequential
+
+    def classifier_input(self, features: Mapping[str, Tensor]) -> Tensor:
+        """What the first module of ``classifier`` takes."""
+        raise TypeError(f"{type(self).__name__} does not combine {', '.join(features)}")
+
+    def penultimate(self, features: Mapping[str, Tensor]) -> Tensor:
+        """Input of the last module: (N, 256, h, w), not negative."""
+        x = self.classifier_input(features)
+        for module in list(self.classifier)[:-1]:
+            x = module(x)
+        return x
+
+    def forward(self, features: Mapping[str, Tensor]) -> Tensor:
+        """Logits (N, C, h, w)."""
+        return self.classifier[-1](self.penultimate(features))
+
+
+class DeepLabHeadV3(SegmentationHead):
+    """DeepLabV3: pyramid pooling, 3x3 and 1x1 convolution, at the stride of ``out``.
+
+    Args:
+        channels: channels of the backbone's features by name.
+        num_classes: number of output channels.
+        rates: see ``ASPP``.
+    """
+
+    def __init__(
+        self, channels: Mapping[str, int], num_classes: int, rates: tuple[int, int, int]
+    ) -> None:
+        super().__init__()
+        width = PENULTIMATE_CHANNELS
+        self.classifier = nn.Sequential(
+            ASPP(channels["out"], rates),
+            *_conv_norm_relu(width, width, 3),
+            nn.Conv2d(width, num_classes, 1),
+        )
+        init_head(self)
+
+    def classifier_input(self, features: Mapping[str, Tensor]) -> Tensor:
+        """The last feature."""
+        return features["out"]
+
+
+class DeepLabHeadV3Plus(SegmentationHead):
+    """DeepLabV3+: pyramid pooling joined with low-level features at their stride.
+
+    Args:
+        channels: channels of the backbone's features by name.
+        num_classes: number of output channels.
+        rates: see ``ASPP``.
+    """
+
+    def __init__(
+        self, channels: Mapping[str, int], num_classes: int, rates: tuple[int, int, int]
+    ) -> None:
+        super().__init__()
+        width = PENULTIMATE_CHANNELS
+        self.project = nn.Sequential(*_conv_norm_relu(channels["low_level"], _LOW_LEVEL_CHANNELS))
+        self.aspp = ASPP(channels["out"], rates)
+        self.classifier = nn.Sequential(
+            *_conv_norm_relu(_LOW_LEVEL_CHANNELS + width, width, 3),
+            nn.Conv2d(width, num_classes, 1),
+        )
+        init_head(self)
+
+    def classifier_input(self, features: Mapping[str, Tensor]) -> Tensor:
+        """48 low-level channels, then 256 upsampled ones: (N, 304, h, w)."""
+        low_level = self.project(features["low_level"])
+        pooled = self.aspp(features["out"])
+        pooled = F.interpolate(
+            pooled, size=low_level.shape[-2:], mode="bilinear", align_corners=False
+        )
+        return torch.cat([low_level, pooled], dim=1)
+
+
+def init_head(head: nn.Module) -> None:
+    """Kaiming-normal convolutions (He et al. 2015, fan-in), identity norms, in place."""
+    for module in head.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight)
+        elif isinstance(module, nn.BatchNorm2d | nn.GroupNorm):
+            nn.init.ones_(module.weight)
+            nn.init.zeros_(module.bias)
+
+
+class SeparableConv2d(nn.Module):
+    """A depthwise and a pointwise convolution in place of ``conv``, with its geometry."""
+
+    def __init__(self, conv: nn.Conv2d) -> None:
+        super().__init__()
+        bias = conv.bias is not None
+        self.body = nn.Sequential(
+            nn.Conv2d(
+                conv.in_channels,
+                conv.in_channels,
+                conv.kernel_size,  # type: ignore[arg-type]
+                conv.stride,  # type: ignore[arg-type]
+                conv.padding,  # type: ignore[arg-type]
+                conv.dilation,  # type: ignore[arg-type]
+                groups=conv.in_channels,
+                bias=bias,
+            ),
+            nn.Conv2d(conv.in_channels, conv.out_channels, 1, bias=bias),
+        ).to(conv.weight)
+        init_head(self)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, in, H, W) to (N, out, h, w), as the replaced convolution's shapes."""
+        return self.body(x)
+
+
+def convert_to_separable_conv(module: nn.Module) -> nn.Module:
+    """Replace every convolution with kernel > 1 by a new depthwise and pointwise pair.
+
+    Grouped convolutions stay, so converting twice changes nothing.
+
+    Args:
+        module: changed in place, unless it is itself a convolution.
+
+    Returns:
+        ``module``, or what replaces it.
+    """
+    if isinstance(module, nn.Conv2d) and module.groups == 1 and max(module.kernel_size) > 1:
+        return SeparableConv2d(module)
+    for name, child in module.named_children():
+        module.add_module(name, convert_to_separable_conv(child))
+    return module
+
+
+class SegmentationModel(nn.Module):
+    """A backbone and a head; logits come at the size of the images.
+
+    Args:
+        backbone: gives the features ``low_level``, ``aux`` and ``out``.
+        classifier: takes the features, returns logits at a fraction of the size.
+    """
+
+    def __init__(self, backbone: Backbone, classifier: nn.Module) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.classifier = classifier
+
+    def forward(self, images: Tensor, pooled_features: bool = False) -> SegOutput:
+        """Segment normalised images of any size.
+
+        Args:
+            images: (N, 3, H, W).
+            pooled_features: also return the spatial mean of ``out``, (N, D).
+
+        Raises:
+            ValueError: if the images are smaller than the backbone can take.
+        """
+        least = self.backbone.smallest_input
+        if min(images.shape[-2:]) < least:
+            raise ValueError(
+                f"images of {images.shape[-2]}x{images.shape[-1]} pixels are too small for this "
+                f"model: each side needs at least {least} pixels"
+            )
+        features = self.backbone(images)
+        logits = upsample_logits(self.classifier(features), images)
+        pooled = features["out"].float().mean((2, 3)) if pooled_features else None
+        return SegOutput(logits, features=pooled)
+
+    def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
+        """The parameters of the ``backbone`` and of the ``classifier``, for their own rates."""
+        return {
+            "backbone": list(self.backbone.parameters()),
+            "classifier": list(self.classifier.parameters()),
+        }
+
+
+def upsample_logits(logits: Tensor, images: Tensor) -> Tensor:
+    """Bilinear (corners not aligned) to the size of the images, at least in float32.
+
+    Casting before is cheaper than casting the large map, and more exact.
+    """
+    if logits.dtype in (torch.bfloat16, torch.float16):
+        logits = logits.float()
+    return F.interpolate(logits, size=images.shape[-2:], mode="bilinear", align_corners=False)
