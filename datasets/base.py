@@ -1,0 +1,303 @@
+"""The contract of a data set: files listed by name, labels mapped once, samples seeded."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+from collections.abc import Callable, Iterable, Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+from torchvision import tv_tensors
+
+from datasets.cache import ArrayCache
+from datasets.files import image_size, listing, read_ids, read_image
+from datasets.labels import LabelMap
+from datasets.taxonomy import SegClass
+from datasets.transforms import Sample, Transform, resize_image, resize_map
+
+
+class Item(NamedTuple):
+    """One image of a split with its label; generated items have no files."""
+
+    id: str
+    image: Path | None
+    label: Path | None
+    scene: str = ""
+    condition: str = ""
+
+
+class SampleKey(NamedTuple):
+    """Which item to load and in which epoch, which decides the random transforms."""
+
+    epoch: int
+    index: int  # type: ignore[assignment]  # shadows tuple.index, which no key needs
+
+
+class SegDataset(Dataset[Sample]):
+    """Images with a train id for every pixel.
+
+    A subclass names its splits and classes, lists its files and says which raw ids stand for
+    which train id; nothing is decoded before an item is asked for.
+
+    Attributes:
+        name: as typed after ``--dataset``.
+        splits: the splits it knows.
+        defaults: flag values that suit it, by flag name.
+        layout: a small tree of the folders it expects, for error messages.
+        classes: name and colour, in the order of the train ids.
+        train_ids: raw id in a label file -> train id or 255 for void.
+
+    Args:
+        root: the folder that holds the data; None for generated data.
+        split: one of ``splits``.
+        transform: applied to every sample; None leaves it as it is.
+        seed: of the random transforms.
+        cache: folder for decoded, resized arrays (see ``datasets.cache``); None decodes each time.
+        weight: the weight map of an item, (H, W) float32, at the label's native size or at the
+            size after the transform's resize.
+
+    Raises:
+        ValueError: for an unknown split, missing folders, or images and labels that do not pair.
+    """
+
+    name: ClassVar[str]
+    splits: ClassVar[tuple[str, ...]] = ("train", "val", "test")
+    defaults: ClassVar[dict[str, Any]] = {}
+    layout: ClassVar[str] = ""
+    classes: tuple[SegClass, ...] = ()
+    train_ids: Mapping[int, int] = {}
+
+    def __init__(
+        self,
+        root: Path | str | None,
+        split: str,
+        *,
+        transform: Transform | None = None,
+        seed: int = 0,
+        cache: Path | str | None = None,
+        weight: Callable[[Item], Tensor] | None = None,
+    ) -> None:
+        self.root = Path(root or ".")
+        self.split = split
+        self.transform = transform or Transform()
+        self.seed = seed
+        self.cache_dir = Path(cache) if cache is not None else None
+        self.weight = weight
+        self._cached: ArrayCache | None = None
+        self.check_split(self.splits)
+        self.items = self.files()
+        if not self.items:
+            raise ValueError(f"split {split!r} of {self.name} in {self.root} has no images")
+        self._refuse_repeated_ids()
+
+    def files(self) -> list[Item]:
+        """The items of the split, in a fixed order; nothing is decoded.
+
+        Raises:
+            ValueError: if a folder is missing or an image and a label do not pair.
+        """
+        raise TypeError(f"{type(self).__name__} does not list its files")
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes; void is none of them."""
+        return len(self.classes)
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The names in the order of the train ids."""
+        return tuple(entry.name for entry in self.classes)
+
+    @property
+    def palette(self) -> Tensor:
+        """The colour of each class, (C, 3) uint8, in the order of the train ids."""
+        return torch.tensor([entry.colour for entry in self.classes], dtype=torch.uint8)
+
+    @cached_property
+    def label_map(self) -> LabelMap:
+        """The map from the ids in label files to train ids."""
+        return LabelMap(self.train_ids, self.class_names, self.name)
+
+    def __len__(self) -> int:
+        """Number of images in the split."""
+        return len(self.items)
+
+    def read(self, index: int) -> tuple[Tensor, Tensor]:
+        """Image (3, H, W) uint8 and train ids (H, W) uint8 of one item, at native size.
+
+        Raises:
+            ValueError: if a file is unreadable, their sizes differ or a label value is no class.
+        """
+        item = self.items[index]
+        assert item.image is not None
+        assert item.label is not None
+        image = torch.from_numpy(read_image(item.image)).permute(2, 0, 1)
+        label = self.encode_label(self.read_raw_label(index), item.label)
+        refuse_other_size(item, tuple(label.shape), tuple(image.shape[1:]))
+        return image, label
+
+    def read_raw_label(self, index: int) -> Tensor:
+        """The ids (H, W) uint8 as the label file holds them.
+
+        Raises:
+            ValueError: if the file is unreadable.
+        """
+        path = self.items[index].label
+        assert path is not None
+        return torch.from_numpy(read_ids(path))
+
+    def encode_label(self, raw: Tensor, path: Path) -> Tensor:
+        """Map raw ids (H, W) uint8 to train ids.
+
+        Raises:
+            ValueError: if a value is outside ``train_ids``, naming the file and the values.
+        """
+        return self.label_map.encode(raw, path)
+
+    def decode_label(self, train_ids: Tensor) -> Tensor:
+        """Map train ids to the ids that the data set's evaluation server expects."""
+        return train_ids
+
+    def size(self, index: int) -> tuple[int, int]:
+        """(H, W) of an item after the transform's resize, without decoding it."""
+        if self.transform.size is not None:
+            return self.transform.size
+        item = self.items[index]
+        assert item.image is not None
+        return image_size(item.image)
+
+    def fingerprint(self) -> str:
+        """SHA-256 over the split and the relative path and size of every file."""
+        return self._fingerprint
+
+    @cached_property
+    def _fingerprint(self) -> str:
+        digest = hashlib.sha256(f"{self.name} {self.split}\n".encode())
+        for path in self._paths():
+            relative = path.relative_to(self.root) if path.is_relative_to(self.root) else path
+            digest.update(f"{relative.as_posix()} {path.stat().st_size}\n".encode())
+        return digest.hexdigest()
+
+    def content_key(self) -> str:
+        """16 hex digits that change with the files, their dates and the label map."""
+        content: list[Any] = [self.fingerprint(), sorted(self.train_ids.items())]
+        content += [path.stat().st_mtime_ns for path in self._paths()]
+        return hashlib.sha256(repr(content).encode()).hexdigest()[:16]
+
+    def _paths(self) -> Iterable[Path]:
+        return (path for item in self.items for path in item[1:3] if path is not None)
+
+    def prepare(self) -> None:
+        """Build or open the cache, if there is one; loaders call it before workers start."""
+        if self.cache_dir is None or self._cached is not None:
+            return
+        size = self.transform.size
+        stage = f"{size[0]}x{size[1]}" if size else "native"
+        name = f"{self.name}_{self.split}_{stage}_{self.content_key()}"
+        self._cached = ArrayCache.open(self.cache_dir, name, len(self), self._resized)
+
+    def _resized(self, index: int) -> tuple[Tensor, Tensor]:
+        """Image and train ids after the transform's resize."""
+        image, label = self.read(index)
+        if self.transform.size is None:
+            return image, label
+        return resize_image(image, self.transform.size), resize_map(label, self.transform.size)
+
+    def __getitem__(self, key: int | SampleKey) -> Sample:
+        """The transformed sample; the random transforms depend on (seed, epoch, index) alone.
+
+        Raises:
+            ValueError: as ``read`` does, and if a weight map has another size than its label.
+        """
+        epoch, index = key if isinstance(key, tuple) else (0, key)
+        item = self.items[index]
+        self.prepare()
+        image, label = self._resized(index) if self._cached is None else self._cached[index]
+        sample = Sample(
+            image=tv_tensors.Image(image),
+            label=tv_tensors.Mask(label),
+            id=item.id,
+            dataset=self.name,
+            scene=item.scene,
+            condition=item.condition,
+        )
+        if self.weight is not None:
+            sample["weight"] = tv_tensors.Mask(self._weight_of(item, label))
+        seeds = np.random.SeedSequence(self.seed, spawn_key=(epoch, index % len(self)))
+        return self.transform.randomise(sample, np.random.default_rng(seeds))
+
+    def _weight_of(self, item: Item, label: Tensor) -> Tensor:
+        assert self.weight is not None
+        weight = self.weight(item).to(torch.float32)
+        if self.transform.size is not None:
+            weight = resize_map(weight, self.transform.size)
+        if weight.shape != label.shape:
+            raise ValueError(
+                f"the weight map of {item.id} has {by(weight.shape)} pixels, "
+                f"its label {by(label.shape)}"
+            )
+        return weight
+
+    def check_split(self, known: Iterable[str]) -> None:
+        """Refuse a split that is not known.
+
+        Raises:
+            ValueError: naming the nearest split and all of them.
+        """
+        known = tuple(known)
+        if self.split not in known:
+            close = difflib.get_close_matches(self.split, known, n=1)
+            hint = f" (did you mean {close[0]!r}?)" if close else ""
+            raise ValueError(
+                f"{self.name} has no split {self.split!r}{hint}; its splits are {', '.join(known)}"
+            )
+
+    def require(self, path: Path) -> Path:
+        """The file or folder, if it exists.
+
+        Raises:
+            ValueError: with what was looked for, what was found and the expected layout.
+        """
+        if path.exists():
+            return path
+        parent = path
+        while not parent.is_dir():
+            parent = parent.parent
+        raise ValueError(
+            f"{self.name}, split {self.split!r}: {path} does not exist; {listing(parent)}.\n"
+            f"Expected below --data_root {self.root}:\n{self.layout}"
+        )
+
+    def _refuse_repeated_ids(self) -> None:
+        seen: dict[str, Item] = {}
+        for item in self.items:
+            if item.id in seen:
+                raise ValueError(
+                    f"{item.image} and {seen[item.id].image} have the same name; "
+                    "results are stored by name, so rename one of them"
+                )
+            seen[item.id] = item
+
+
+def refuse_other_size(item: Item, label: tuple[int, ...], image: tuple[int, ...]) -> None:
+    """Compare the sizes (H, W) of a label and its image.
+
+    Raises:
+        ValueError: if they differ, naming both files.
+    """
+    if label != image:
+        raise ValueError(
+            f"{item.label} has {by(label)} pixels, its image {item.image} has {by(image)} "
+            "(rows x columns); a label must have the size of its image"
+        )
+
+
+def by(size: Iterable[int]) -> str:
+    """A size in words: 360x480, rows first."""
+    return "x".join(map(str, size))

@@ -1,0 +1,47 @@
+"""Cityscapes: streets of 27 European cities by day, 19 classes."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from datasets.base import Item, SegDataset
+from datasets.files import by_key, image_files, pair
+from datasets.taxonomy import ROAD, ROAD_LABEL_IDS, ROAD_TRAIN_IDS
+
+
+class Cityscapes(SegDataset):
+    """Cityscapes with fine annotations, 1024x2048, 34 label ids mapped to 19 classes.
+
+    The scene of an item is its city. The labels of the official test split are void throughout.
+    """
+
+    name = "cityscapes"
+    defaults: ClassVar[dict[str, Any]] = {"crop_size": (768, 768), "train_transform": "resize"}
+    layout = """\
+  leftImg8bit/train/aachen/aachen_000000_000019_leftImg8bit.png ...
+  gtFine/train/aachen/aachen_000000_000019_gtFine_labelIds.png ...
+  (val and test alike)"""
+    classes = ROAD
+    train_ids = ROAD_TRAIN_IDS
+
+    def files(self) -> list[Item]:
+        """The pairs of every city of the split."""
+        images = self.require(self.root / "leftImg8bit" / self.split)
+        labels = self.require(self.root / "gtFine" / self.split)
+        pairs = pair(
+            by_key(image_files(images, "*/*"), images, "_leftImg8bit"),
+            by_key(image_files(labels, "*/*"), labels, "_gtFine_labelIds"),
+        )
+        return [
+            Item(image.stem.removesuffix("_leftImg8bit"), image, label, key.split("/")[0])
+            for key, image, label in pairs
+        ]
+
+    def decode_label(self, train_ids: Tensor) -> Tensor:
+        """Map train ids to label ids, which the server reads; void becomes 0, unlabelled."""
+        table = torch.zeros(256, dtype=torch.uint8, device=train_ids.device)
+        table[: len(ROAD_LABEL_IDS)] = torch.tensor(ROAD_LABEL_IDS, dtype=torch.uint8)
+        return table[train_ids.long()]

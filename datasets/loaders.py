@@ -1,0 +1,270 @@
+"""Loaders: batches for training without end, batches for evaluation in order."""
+
+from __future__ import annotations
+
+import atexit
+import multiprocessing
+import os
+import signal
+from collections.abc import Generator, Iterator, Sequence
+from functools import cache, partial
+from multiprocessing.synchronize import Event
+from typing import Any, cast
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from datasets.base import SampleKey, SegDataset
+from datasets.transforms import Sample
+from utils.types import Batch
+
+Batches = Generator[Batch, None, None]
+
+
+def train_batches(
+    dataset: SegDataset,
+    *,
+    batch_size: int,
+    seed: int,
+    num_workers: int,
+    accumulation: int = 1,
+    start_step: int = 0,
+    rank: int = 0,
+    world_size: int = 1,
+) -> Batches:
+    """Micro-batches without end: ``accumulation`` of them make one optimizer step.
+
+    The content of a step depends on (seed, step) alone, neither on the number of workers nor on
+    where training was resumed; processes and micro-batches share a step without overlap.
+
+    Args:
+        dataset: what to draw from, once per epoch in a new order.
+        batch_size: images per process and micro-batch.
+        seed: of the order.
+        num_workers: processes that load; 0 loads in this one.
+        accumulation: micro-batches per optimizer step.
+        start_step: the first optimizer step.
+        rank: this process's place among ``world_size``.
+        world_size: number of processes.
+
+    Raises:
+        ValueError: if the data set holds fewer images than one optimizer step takes.
+    """
+    sampler = StepSampler(
+        len(dataset), batch_size, accumulation, seed, start_step, rank, world_size
+    )
+    return _stream(_loader(dataset, sampler, num_workers))
+
+
+def eval_batches(
+    dataset: SegDataset,
+    *,
+    batch_size: int,
+    num_workers: int,
+    rank: int = 0,
+    world_size: int = 1,
+) -> EvalBatches:
+    """This process's share of the batches, in order; every image is in exactly one batch.
+
+    Neighbours of equal size share a batch, so a data set of mixed sizes needs no resize.
+    """
+    batches = _same_size_batches(dataset, batch_size)
+    return EvalBatches(_loader(dataset, batches[rank::world_size], num_workers))
+
+
+class EvalBatches:
+    """A sized, repeatable walk over batches; the workers stay between walks.
+
+    Args:
+        loader: yields batches, or the error that kept one from being made.
+    """
+
+    def __init__(self, loader: DataLoader[Any]) -> None:
+        self._loader = loader
+
+    def __len__(self) -> int:
+        """Number of batches in one walk."""
+        return len(self._loader)
+
+    def __iter__(self) -> Iterator[Batch]:
+        """All batches, in order."""
+        return _stream(self._loader)
+
+
+def paired(source: Iterator[Batch], target: Iterator[Batch]) -> Batches:
+    """Join each source batch with a target batch, whose keys get the prefix ``target_``."""
+    try:
+        for batch, other in zip(source, target, strict=False):
+            twins = {f"target_{key}": value for key, value in other.items()}
+            yield cast(Batch, {**batch, **twins})
+    finally:
+        for batches in (source, target):
+            if isinstance(batches, Generator):
+                batches.close()
+
+
+class StepSampler(Sampler[list[SampleKey]]):
+    """The items of every micro-batch of one process, without end.
+
+    Each epoch is a permutation drawn from (seed, epoch); an optimizer step takes the next
+    ``batch_size * accumulation * world_size`` entries, and an incomplete last step is dropped.
+
+    Args:
+        length: number of images.
+        batch_size: images per process and micro-batch.
+        accumulation: micro-batches per optimizer step.
+        seed: of the permutations.
+        start_step: the first optimizer step.
+        rank: this process's place among ``world_size``.
+        world_size: number of processes.
+
+    Raises:
+        ValueError: if there are fewer images than one optimizer step takes.
+    """
+
+    def __init__(
+        self,
+        length: int,
+        batch_size: int,
+        accumulation: int = 1,
+        seed: int = 0,
+        start_step: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        assert 0 <= rank < world_size
+        self.length = length
+        self.batch_size = batch_size
+        self.accumulation = accumulation
+        self.seed = seed
+        self.start_step = start_step
+        self.rank = rank
+        self.world_size = world_size
+        shares = accumulation * world_size
+        self.images_per_step = batch_size * shares
+        if self.images_per_step > length:
+            fitting = length // shares * shares
+            advice = f"--batch_size {fitting} fits" if fitting else "give it more images"
+            raise ValueError(
+                f"one step takes {self.images_per_step} images, the training split has {length}; "
+                f"{advice}"
+            )
+
+    def __iter__(self) -> Iterator[list[SampleKey]]:
+        """The keys of one micro-batch after the other."""
+        steps_per_epoch = self.length // self.images_per_step
+        epoch, step = divmod(self.start_step, steps_per_epoch)
+        while True:
+            order = self._order(epoch)
+            for first in range(step, steps_per_epoch):
+                entries = order[first * self.images_per_step :][: self.images_per_step]
+                shares = entries.reshape(self.accumulation, self.world_size, self.batch_size)
+                for micro_batch in shares[:, self.rank].tolist():
+                    yield [SampleKey(epoch, index) for index in micro_batch]
+            epoch, step = epoch + 1, 0
+
+    def _order(self, epoch: int) -> np.ndarray:
+        seeds = np.random.SeedSequence(self.seed, spawn_key=(epoch,))
+        return np.random.default_rng(seeds).permutation(self.length)
+
+
+def _same_size_batches(dataset: SegDataset, batch_size: int) -> list[list[int]]:
+    if batch_size == 1:
+        return [[index] for index in range(len(dataset))]
+    batches: list[list[int]] = []
+    last_size = None
+    for index in range(len(dataset)):
+        size = dataset.size(index)
+        if size != last_size or len(batches[-1]) == batch_size:
+            batches.append([])
+        batches[-1].append(index)
+        last_size = size
+    return batches
+
+
+def _loader(dataset: SegDataset, batches: Any, num_workers: int) -> DataLoader[Any]:
+    dataset.prepare()
+    return DataLoader(
+        _Reporting(dataset),
+        batch_sampler=batches,
+        num_workers=num_workers,
+        collate_fn=collate,
+        pin_memory=torch.cuda.is_available(),
+        worker_init_fn=partial(_start_worker, _exiting()),
+        persistent_workers=num_workers > 0,
+        generator=torch.Generator(),  # without one, each walk would draw from the global generator
+    )
+
+
+class _Reporting(Dataset[Sample | ValueError]):
+    """A data set that returns the errors of bad data: raised in a worker, they lose their words."""
+
+    def __init__(self, dataset: SegDataset) -> None:
+        self._dataset = dataset
+
+    def __getitem__(self, key: int | SampleKey) -> Sample | ValueError:
+        try:
+            return self._dataset[key]
+        except ValueError as error:
+            return error
+
+
+def _stream(loader: DataLoader[Any]) -> Batches:
+    """The loader's batches; the workers of a walk that is closed early end with it."""
+    for batch in loader:
+        if isinstance(batch, ValueError):
+            try:
+                raise batch
+            finally:
+                del batch  # its traceback holds this frame: in a cycle the workers would live on
+        yield batch
+
+
+def _start_worker(exiting: Event, worker_id: int) -> None:  # noqa: ARG001
+    """Leave signals to the main process, which saves first, and the cores to the others.
+
+    A program that ends sends its workers SIGTERM and waits for them: that one they obey.
+    """
+
+    def on_terminate(*_: object) -> None:
+        if exiting.is_set():
+            os._exit(0)
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, on_terminate)
+    torch.set_num_threads(1)
+    cv2.setNumThreads(1)
+
+
+@cache
+def _exiting() -> Event:
+    """Set when this program ends."""
+    event = multiprocessing.Event()
+    atexit.register(event.set)
+    return event
+
+
+def collate(samples: Sequence[Sample | ValueError]) -> Batch | ValueError:
+    """Stack tensors, list texts; the first error among the samples takes the batch's place.
+
+    Images become channels-last in memory, which is how they are decoded.
+    """
+    errors = [sample for sample in samples if isinstance(sample, ValueError)]
+    if errors:
+        return errors[0]
+    good = cast(Sequence[dict[str, Any]], samples)
+    batch: dict[str, Any] = {
+        key: [sample[key] for sample in good] for key in ("id", "dataset", "scene", "condition")
+    }
+    images = torch.stack([_plain(sample["image"]).permute(1, 2, 0) for sample in good])
+    batch["image"] = images.permute(0, 3, 1, 2)
+    for key in {"label", "weight"} & good[0].keys():
+        batch[key] = torch.stack([_plain(sample[key]) for sample in good])
+    return cast(Batch, batch)
+
+
+def _plain(values: Tensor) -> Tensor:
+    return values.as_subclass(Tensor)

@@ -1,0 +1,186 @@
+"""Models of buildings. The facade looks to -x (a street on its left) along 0..length in z.
+
+Own paints: facade, trim, roof, shop front.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from datasets.streets.mesh import SMALL, WINDOW, Mesh, MeshBuilder, Point
+from datasets.streets.paints import Paint, Surface
+from datasets.streets.textures import Grain
+
+
+class Architecture(NamedTuple):
+    """How the buildings of a town are made."""
+
+    storey: float  # metres from floor to floor
+    bay: float  # metres from window to window
+    window: tuple[float, float]  # width and height in metres
+    frame: float  # width of the window surround in metres, 0 for none
+    roof: str  # "pitched", "flat" or "mansard"
+    grain: Grain
+    shops: float  # share of buildings with a shop on the ground floor
+    balconies: float  # share with balconies
+
+
+DEPTH = 11.0  # metres from the facade to the back
+
+
+def facade_size(architecture: Architecture, floors: int, bays: int) -> tuple[float, float]:
+    """Length of a facade and height of its eaves in metres."""
+    return bays * architecture.bay, floors * architecture.storey + 0.5
+
+
+def _panes(
+    architecture: Architecture, bays: int, low: int, high: int, offset: float, grow: float = 0.0
+) -> NDArray[np.float64]:
+    """Window rectangles on the plane x = -offset, (n, 4, 3), floor by floor."""
+    width, height = architecture.window
+    s = (np.arange(bays) + 0.5) * architecture.bay
+    y = np.arange(low, high) * architecture.storey + (architecture.storey - height) * 0.5 + 0.1
+    s, y = (g.ravel() for g in np.meshgrid(s, y))
+    a, b = s - width / 2 - grow, s + width / 2 + grow
+    c, d = y - grow, y + height + grow
+    x = np.full_like(s, -offset)
+    return np.stack(
+        [np.stack(corner, 1) for corner in ((x, c, a), (x, c, b), (x, d, b), (x, d, a))], 1
+    )
+
+
+def _shop(mesh: MeshBuilder, length: float, storey: float) -> None:
+    """A glazed ground floor under a sign board and an awning."""
+
+    def plate(s0: float, s1: float, y0: float, y1: float, x: float, paint: int) -> None:
+        quad: list[Point] = [(-x, y0, s0), (-x, y0, s1), (-x, y1, s1), (-x, y1, s0)]
+        mesh.add(quad, paint, out=(-1, 0, 0), grain=Grain.PLAIN)
+
+    plate(0.3, length - 0.3, 0.25, storey - 0.15, 0.01, Paint.DARK_METAL)
+    for s in np.arange(0.45, length - 2.2, 2.1):
+        plate(float(s), float(s) + 1.9, 0.45, storey - 0.75, 0.02, Paint.SHOP)
+    plate(0.3, length - 0.3, storey - 0.65, storey - 0.12, 0.06, Paint.FOURTH)
+    awning: list[Point] = [
+        (-1.1, storey - 0.95, 0.6), (-1.1, storey - 0.95, length - 0.6),
+        (0, storey - 0.6, length - 0.6), (0, storey - 0.6, 0.6),
+    ]  # fmt: skip
+    mesh.add(awning, Paint.FOURTH, out=(-0.4, 1, 0), tone=0.9, grain=Grain.PLAIN)
+    hem: list[Point] = [(-1.1, storey - 1.12, s) for s in (0.6, length - 0.6)]
+    hem += [(-1.1, storey - 0.95, length - 0.6), (-1.1, storey - 0.95, 0.6)]
+    mesh.add(hem, Paint.FOURTH, out=(-1, 0, 0), tone=0.8, grain=Grain.PLAIN)
+
+
+def _roof(mesh: MeshBuilder, kind: str, length: float, height: float) -> None:
+    """The roof above the eaves."""
+    if kind == "flat":
+        mesh.box((-0.12, height, -0.02), (DEPTH, height + 0.45, length + 0.02), Paint.SECOND,
+                 sides="lb", grain=Grain.PLASTER)  # fmt: skip
+        return
+    if kind == "mansard":
+        rise, inset = 2.6, 1.1
+        ridge = [(inset, height + rise), (DEPTH - inset, height + rise)]
+    else:
+        rise = 4.2
+        ridge = [(DEPTH / 2, height + rise)] * 2
+    (x0, y), (x1, _) = ridge
+    eave = -0.35
+    slope: list[Point] = [
+        (eave, height - 0.1, 0),
+        (eave, height - 0.1, length),
+        (x0, y, length),
+        (x0, y, 0),
+    ]
+    mesh.add(slope, Paint.THIRD, out=(-1, 1, 0), grain=Grain.TILES)
+    gable: list[Point] = [(0, height, 0), (DEPTH, height, 0), (x1, y, 0)]
+    if kind == "mansard":
+        gable.append((x0, y, 0))
+    mesh.add(gable, Paint.FIRST if kind == "pitched" else Paint.THIRD, out=(0, 0, -1))
+    if kind == "mansard":
+        for s in np.arange(1.5, length - 1.5, 3.2):
+            dormer: list[Point] = [(0.1, height + 0.5, s), (0.1, height + 0.5, s + 1.1),
+                                   (0.1, height + 1.9, s + 1.1), (0.1, height + 1.9, s)]  # fmt: skip
+            mesh.add(dormer, Paint.SECOND, out=(-1, 0, 0), least=SMALL)
+            inner = np.array(dormer) * [1, 1, 1] + [-0.02, 0, 0]
+            inner[:, 1:] += [(0.1, 0.15), (0.1, -0.15), (-0.1, -0.15), (-0.1, 0.15)]
+            mesh.add(inner, Paint.GLASS, out=(-1, 0, 0), least=SMALL)
+
+
+@cache
+def building(architecture: Architecture, floors: int, bays: int, variant: int) -> Mesh:
+    """A building; the variant decides about shop, balconies and which windows are lit."""
+    seed = np.random.SeedSequence([floors, bays, variant])
+    rng = np.random.Generator(np.random.PCG64(seed))
+    mesh = MeshBuilder(Surface.BUILDING)
+    length, height = facade_size(architecture, floors, bays)
+    has_shop = rng.random() < architecture.shops and bays > 1
+    has_balconies = rng.random() < architecture.balconies
+    grain = architecture.grain
+    mesh.box((0, 0, 0), (DEPTH, height, length), Paint.FIRST, sides="lb", grain=grain)
+    mesh.box((-0.06, 0, -0.03), (DEPTH, 0.6, length), Paint.SECOND, sides="lb", tone=0.75)
+    _roof(mesh, architecture.roof, length, height)
+    for level in (1, floors) if floors > 1 else (floors,):
+        y = level * architecture.storey + (0.35 if level == floors else 0.0)
+        band: list[Point] = [(-0.05, y, 0), (-0.05, y, length), (-0.05, y + 0.2, length),
+                             (-0.05, y + 0.2, 0)]  # fmt: skip
+        mesh.add(band, Paint.SECOND, out=(-1, 0, 0), grain=Grain.PLAIN, least=SMALL)
+    low = 1 if has_shop else 0
+    if architecture.frame:
+        frames = _panes(architecture, bays, low, floors, 0.01, architecture.frame)
+        mesh.grid(frames, [Paint.SECOND] * len(frames), out=(-1, 0, 0))
+    panes = _panes(architecture, bays, low, floors, 0.02)
+    glass = np.where(
+        rng.random(len(panes)) < 0.22,
+        Paint.LIT_GLASS,
+        np.where(rng.random(len(panes)) < 0.45, Paint.GLASS, Paint.DARK_GLASS),
+    )
+    mesh.grid(panes, glass.tolist(), out=(-1, 0, 0))
+    if architecture.frame:  # the bar between the two halves of a window
+        bars = panes.copy()
+        middle = panes[:, :, 2].mean(1)
+        bars[:, :, 0] -= 0.01
+        bars[:, :, 2] = middle[:, None] + np.array([-0.035, 0.035, 0.035, -0.035])
+        mesh.grid(bars, [Paint.SECOND] * len(bars), out=(-1, 0, 0))
+    _gable_windows(mesh, architecture, floors, rng)
+    if has_shop:
+        _shop(mesh, length, architecture.storey)
+    else:
+        door = (rng.integers(bays) + 0.5) * architecture.bay
+        quad = [(-0.03, 0, door - 0.6), (-0.03, 0, door + 0.6), (-0.03, 2.3, door + 0.6),
+                (-0.03, 2.3, door - 0.6)]  # fmt: skip
+        mesh.add(quad, Paint.FOURTH, out=(-1, 0, 0), grain=Grain.PLANKS)
+    if has_balconies:
+        _balconies(mesh, architecture, floors, bays)
+    return mesh.build()
+
+
+def _gable_windows(
+    mesh: MeshBuilder, architecture: Architecture, floors: int, rng: np.random.Generator
+) -> None:
+    """Two columns of windows on the end that faces the camera."""
+    width, height = architecture.window
+    for column in (0.3, 0.7):
+        if rng.random() < 0.4:
+            continue
+        for floor in range(floors):
+            x, y = DEPTH * column, (floor + 0.5) * architecture.storey - height / 2 + 0.1
+            quad = [(x - width / 2, y, -0.02), (x + width / 2, y, -0.02),
+                    (x + width / 2, y + height, -0.02), (x - width / 2, y + height, -0.02)]  # fmt: skip
+            paint = Paint.LIT_GLASS if rng.random() < 0.2 else Paint.DARK_GLASS
+            mesh.add(quad, paint, out=(0, 0, -1), grain=Grain.PLAIN, least=SMALL)
+
+
+def _balconies(mesh: MeshBuilder, architecture: Architecture, floors: int, bays: int) -> None:
+    """A balcony in front of every second window."""
+    for floor in range(1, floors):
+        y = floor * architecture.storey
+        for bay in range(0, bays, 2):
+            s = (bay + 0.5) * architecture.bay
+            half = architecture.bay * 0.42
+            mesh.box((-1.1, y, s - half), (-0.01, y + 1.0, s + half), Paint.SECOND, sides="lb",
+                     least=SMALL, grain=Grain.PLAIN)  # fmt: skip
+            mesh.box((-1.15, y - 0.12, s - half), (-0.01, y, s + half), Paint.FIRST, sides="lbu",
+                     tone=0.75, least=SMALL, grain=Grain.PLAIN)  # fmt: skip

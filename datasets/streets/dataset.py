@@ -1,0 +1,134 @@
+"""Streets: generated road scenes with the 19 classes of Cityscapes, by day and in bad weather."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from datasets.base import Item, SegDataset
+from datasets.streets.look import CONDITIONS
+from datasets.streets.planning import SPLITS
+from datasets.streets.render import render
+from datasets.streets.towns import TOWNS
+from datasets.taxonomy import ROAD, ROAD_LABEL_IDS, ROAD_TRAIN_IDS
+
+ADVERSE = tuple(condition for condition in CONDITIONS if condition != "clear")
+NUM_IMAGES = {"train": 500, "val": 100, "test": 100}
+_VERSION = 1  # changes whenever the same seed gives other pixels
+
+
+class Streets(SegDataset):
+    """Generated road scenes; nothing is read, and the same numbers give the same pixels.
+
+    A scene follows from (scene_seed, split, index) alone: the same index shows the same scene
+    with the same label in every condition. The scene of an item is its town; no town is in two
+    splits. Labels miss borders by up to a pixel here and there; the ego vehicle and street
+    furniture without a class are void.
+
+    Args:
+        root: not used.
+        split: train, val or test.
+        condition: clear (also None), fog, night, rain or snow; "adverse" for the four in turn.
+        image_size: (H, W) of the images; other sizes show the same scenes.
+        num_images: images in the split; None for 500 (train) or 100.
+        scene_seed: of the scenes; ``seed`` concerns the random transforms only.
+        common: what every data set takes (see ``SegDataset``).
+
+    Raises:
+        ValueError: for an unknown condition or split, or a size or number below 1.
+    """
+
+    name = "streets"
+    splits = SPLITS
+    defaults: ClassVar[dict[str, Any]] = {
+        "crop_size": (128, 256),
+        "batch_size": 8,
+        "val_batch_size": 8,
+        "lr": 5e-3,
+        "optimizer": "adam",
+        "total_itrs": 400,
+        "val_interval": 100,
+        "train_transform": "resize",
+        "train_split": "train",
+        "val_split": "val",
+    }
+    layout = "  nothing: the scenes are generated"
+    classes = ROAD
+    train_ids = ROAD_TRAIN_IDS
+
+    def __init__(
+        self,
+        root: Path | str | None,
+        split: str,
+        *,
+        condition: str | None = None,
+        image_size: tuple[int, int] = (128, 256),
+        num_images: int | None = None,
+        scene_seed: int = 0,
+        **common: Any,
+    ) -> None:
+        if condition not in (None, *CONDITIONS, "adverse"):
+            raise ValueError(
+                f"streets has no condition {condition!r}; its conditions are "
+                f"{', '.join(CONDITIONS)} and adverse (the last four in turn)"
+            )
+        if min(image_size) < 16:
+            raise ValueError(f"image_size must be at least 16x16, not {image_size}")
+        if num_images is not None and num_images < 1:
+            raise ValueError(f"num_images must be 1 or more, not {num_images}")
+        self.conditions = ADVERSE if condition == "adverse" else (condition or "clear",)
+        self.image_size = image_size
+        self.num_images = num_images
+        self.scene_seed = scene_seed
+        super().__init__(root, split, **common)
+
+    def files(self) -> list[Item]:
+        """The items of the split, which have no files."""
+        count = self.num_images or NUM_IMAGES[self.split]
+        towns = TOWNS[self.split]
+        items = []
+        for index in range(count):
+            town = towns[index % len(towns)].name
+            condition = self.conditions[index % len(self.conditions)]
+            items.append(Item(f"{town}_{index:06d}_{condition}", None, None, town, condition))
+        return items
+
+    def read(self, index: int) -> tuple[Tensor, Tensor]:
+        """Draw an item: image (3, H, W) uint8 and train ids (H, W) uint8."""
+        index = range(len(self))[index]
+        picture = render(
+            self.scene_seed, self.split, index, self.items[index].condition, self.image_size
+        )
+        return torch.from_numpy(picture.image), torch.from_numpy(picture.train_ids)
+
+    def read_raw_label(self, index: int) -> Tensor:
+        """The label ids (H, W) uint8 of Cityscapes, as its label files would hold them."""
+        index = range(len(self))[index]
+        picture = render(
+            self.scene_seed, self.split, index, self.items[index].condition, self.image_size
+        )
+        return torch.from_numpy(picture.label_ids)
+
+    def decode_label(self, train_ids: Tensor) -> Tensor:
+        """Map train ids to the label ids of Cityscapes; void becomes 0."""
+        table = torch.zeros(256, dtype=torch.uint8)
+        table[: len(ROAD_LABEL_IDS)] = torch.tensor(ROAD_LABEL_IDS, dtype=torch.uint8)
+        return table[train_ids.long()]
+
+    def size(self, index: int) -> tuple[int, int]:
+        """(H, W) of an item after the transform's resize."""
+        del index
+        return self.transform.size or self.image_size
+
+    def fingerprint(self) -> str:
+        """SHA-256 over everything that the pixels follow from."""
+        content = (
+            self.name, _VERSION, self.split, self.conditions, self.image_size, len(self),
+            self.scene_seed,
+        )  # fmt: skip
+        return hashlib.sha256(repr(content).encode()).hexdigest()

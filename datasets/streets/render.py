@@ -1,0 +1,56 @@
+"""From three numbers to a picture with its label and depth."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from datasets.streets.dice import Dice
+from datasets.streets.labelling import noisy_labels
+from datasets.streets.look import CONDITIONS, sample_look
+from datasets.streets.placing import place
+from datasets.streets.planning import SPLITS, plan_scene
+from datasets.streets.poses import view_of
+from datasets.streets.raster import draw
+from datasets.streets.shading import shade
+from datasets.streets.visibility import place_outlines
+from datasets.streets.weather import develop
+from datasets.taxonomy import ROAD_TRAIN_IDS
+
+_TRAIN_IDS = np.array([ROAD_TRAIN_IDS.get(i, 255) for i in range(256)], np.uint8)
+
+
+class Picture(NamedTuple):
+    """A rendered scene."""
+
+    image: NDArray[np.uint8]  # (3, H, W), RGB
+    label_ids: NDArray[np.uint8]  # (H, W), of Cityscapes
+    train_ids: NDArray[np.uint8]  # (H, W), void 255
+    depth: NDArray[np.float32]  # (H, W), metres, at most ``shading.FARTHEST``
+
+
+def render(seed: int, split: str, index: int, condition: str, size: tuple[int, int]) -> Picture:
+    """Draw the scene of (seed, split, index).
+
+    Args:
+        seed: of the scenes.
+        split: "train", "val" or "test".
+        index: place in the split.
+        condition: one of ``CONDITIONS``; changes the image alone.
+        size: (H, W).
+    """
+    scene = plan_scene(seed, split, index)
+    view = view_of(scene, size)
+    outlines = place_outlines(scene)
+    placed = place(scene, view, outlines)
+    drawing = draw(scene, placed, view)
+    look = sample_look(
+        condition, Dice(seed, SPLITS.index(split), index, 1 + CONDITIONS.index(condition))
+    )
+    frame = shade(scene, outlines, placed, drawing, look)
+    label_ids = noisy_labels(frame.surface, scene.label_seed)
+    depth = frame.depth.copy()
+    image = develop(scene, placed, frame, look)
+    return Picture(image, label_ids, _TRAIN_IDS.take(label_ids), depth)

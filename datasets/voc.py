@@ -1,0 +1,132 @@
+"""Pascal VOC segmentation, 2007 to 2012 and with SBD's extra labels, 21 classes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, ClassVar
+
+from torchvision.datasets import VOCSegmentation
+
+from datasets.base import Item, SegDataset
+from datasets.files import by_key, image_files, locked
+from datasets.taxonomy import VOC as VOC_CLASSES
+from datasets.taxonomy import VOC_TRAIN_IDS
+
+YEARS = ("2007", "2008", "2009", "2010", "2011", "2012", "2012_aug")
+_LISTS_2012_AUG = ("train_aug.txt", "trainaug.txt")
+
+
+class VOC(SegDataset):
+    """Pascal VOC segmentation, images of about 500x375 pixels.
+
+    ``2012_aug`` trains on the 10,582 images of ``train_aug.txt`` with the labels in
+    ``SegmentationClassAug``; its other splits are those of 2012.
+
+    Args:
+        root: holds ``VOCdevkit/VOC<year>``, or is one of these two folders.
+        split: train, val, trainval, or test where its labels are public (2007).
+        year: 2007 to 2012, or 2012_aug.
+        download: fetch the official archive of the year into ``root`` first.
+        common: what every data set takes (see ``SegDataset``).
+
+    Raises:
+        ValueError: for an unknown year, missing or unlisted files, or a failed download.
+    """
+
+    name = "voc"
+    splits = ("train", "val", "trainval", "test")
+    defaults: ClassVar[dict[str, Any]] = {"crop_size": (513, 513), "train_transform": "scale_crop"}
+    layout = """\
+  VOCdevkit/VOC2012/JPEGImages/2007_000032.jpg ...
+  VOCdevkit/VOC2012/SegmentationClass/2007_000032.png ...
+  VOCdevkit/VOC2012/ImageSets/Segmentation/train.txt, val.txt, trainval.txt
+  2012_aug also: VOCdevkit/VOC2012/SegmentationClassAug/*.png and train_aug.txt (in the root or
+  in ImageSets/Segmentation)"""
+    classes = VOC_CLASSES
+    train_ids = VOC_TRAIN_IDS
+
+    def __init__(
+        self,
+        root: Path | str | None,
+        split: str,
+        *,
+        year: str = "2012",
+        download: bool = False,
+        **common: Any,
+    ) -> None:
+        if year not in YEARS:
+            raise ValueError(f"voc has no year {year!r}; its years are {', '.join(YEARS)}")
+        self.year = year
+        if download:
+            fetch(Path(root or "."), year, split)
+        super().__init__(root, split, **common)
+
+    def files(self) -> list[Item]:
+        """The images that the split's list names, with their labels."""
+        folder = self._folder()
+        augmented = self.year == "2012_aug" and self.split == "train"
+        list_file = self._augmented_list(folder) if augmented else self._list(folder)
+        images = self.require(folder / "JPEGImages")
+        labels = self.require(
+            folder / ("SegmentationClassAug" if augmented else "SegmentationClass")
+        )
+        by_name = [by_key(image_files(each), each) for each in (images, labels)]
+        items = []
+        for line in list_file.read_text().splitlines():
+            if not line.strip():
+                continue
+            name = Path(line.split()[0]).stem  # some lists name the two files instead
+            for kind, found, where in zip(
+                ("image", "label"), by_name, (images, labels), strict=True
+            ):
+                if name not in found:
+                    raise ValueError(f"{list_file} lists {name}, but {where} has no such {kind}")
+            items.append(Item(name, by_name[0][name], by_name[1][name]))
+        return items
+
+    def _folder(self) -> Path:
+        year = self.year.removesuffix("_aug")
+        return find_folder(self.root, year) or self.require(self.root / "VOCdevkit" / f"VOC{year}")
+
+    def _list(self, folder: Path) -> Path:
+        return self.require(folder / "ImageSets" / "Segmentation" / f"{self.split}.txt")
+
+    def _augmented_list(self, folder: Path) -> Path:
+        lists = folder / "ImageSets" / "Segmentation"
+        places = [each / name for each in (self.root, lists) for name in _LISTS_2012_AUG]
+        return next((place for place in places if place.is_file()), None) or self.require(places[0])
+
+
+def find_folder(root: Path, year: str) -> Path | None:
+    """The folder of a year in or at the root."""
+    name = f"VOC{year}"
+    places = [
+        root / "VOCdevkit" / name,
+        root / "TrainVal" / "VOCdevkit" / name,  # as the archive of 2011 unpacks
+        root / name,
+        *([root] if root.name == name else []),
+    ]
+    return next((place for place in places if place.is_dir()), None)
+
+
+def fetch(root: Path, year: str, split: str) -> None:
+    """Fetch and unpack the official archive of a year, unless it is there.
+
+    Raises:
+        ValueError: if there is no such archive or it cannot be fetched.
+    """
+    if year == "2012_aug":
+        raise ValueError(
+            "the labels of 2012_aug (SegmentationClassAug) have no official archive: drop"
+            " --download, fetch 2012 with --year 2012 --download, and add the labels by hand"
+        )
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        with locked(root / f".voc_{year}.lock"):
+            if find_folder(root, year) is None:
+                VOCSegmentation(str(root), year, split, download=True)
+    except (OSError, RuntimeError) as error:
+        raise ValueError(
+            f"the archive of VOC {year} cannot be fetched into {root} ({error}); fetch it by hand"
+            f" and unpack it there, so that {root}/VOCdevkit/VOC{year} exists"
+        ) from error

@@ -1,0 +1,95 @@
+"""Tiny data sets on disk, in the layouts of the real ones."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+SIZE = (6, 8)  # rows, columns
+
+
+def write_image(path: Path, size=SIZE, seed=0):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.random.default_rng(seed).integers(0, 256, (*size, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(path)
+    return pixels
+
+
+def write_label(path: Path, ids, palette=False):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image = Image.fromarray(np.asarray(ids, np.uint8))
+    if palette:
+        image = image.convert("P")
+        image.putdata(np.asarray(ids, np.uint8).ravel().tolist())
+        image.putpalette([(7 * i + 3) % 256 for i in range(768)])
+    image.save(path)
+
+
+def filled(value, size=SIZE):
+    return np.full(size, value, np.uint8)
+
+
+def striped(values, size=SIZE):
+    """Columns that take the values in turn."""
+    return np.resize(np.asarray(values, np.uint8), size[1])[None].repeat(size[0], 0)
+
+
+def truncate(path: Path):
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2])
+
+
+def camvid(root: Path, train=6, val=2, test=4):
+    for split, count in (("train", train), ("val", val), ("test", test)):
+        for index in range(count):
+            names = {"test": ("0001TP", "Seq05VD")}.get(split, ("0001TP", "0006R0", "0016E5"))
+            name = f"{names[index % len(names)]}_{index:05d}.png"
+            write_image(root / split / name, seed=index)
+            write_label(root / f"{split}annot" / name, striped(np.roll(range(12), index)))
+    return root
+
+
+def cityscapes(root: Path, cities=("aachen", "bonn"), split="train"):
+    for city in cities:
+        for index in range(2):
+            stem = f"{city}_000000_{index:06d}"
+            write_image(root / "leftImg8bit" / split / city / f"{stem}_leftImg8bit.png")
+            folder = root / "gtFine" / split / city
+            write_label(folder / f"{stem}_gtFine_labelIds.png", striped([7, 0, 33, 1]))
+            write_image(folder / f"{stem}_gtFine_color.png")
+    return root
+
+
+def acdc(root: Path, kind="labelTrainIds", ids=(0, 18, 255), archives=False):
+    images = root / ("rgb_anon_trainvaltest/rgb_anon" if archives else "rgb_anon")
+    labels = root / ("gt_trainval/gt" if archives else "gt")
+    for condition in ("fog", "night", "rain", "snow"):
+        for split in ("train", "val"):
+            for index in range(2):
+                sequence = f"GOPR{condition}{split}"
+                stem = f"{sequence}_frame_{index:06d}"
+                write_image(images / condition / split / sequence / f"{stem}_rgb_anon.png")
+                folder = labels / condition / split / sequence
+                write_label(folder / f"{stem}_gt_{kind}.png", striped(ids))
+    return root
+
+
+def voc(folder: Path, names=("2007_000032", "2007_000039"), labels="SegmentationClass"):
+    for name in names:
+        write_image(folder / "JPEGImages" / f"{name}.jpg")
+        write_label(folder / labels / f"{name}.png", striped([0, 15, 20, 255]), palette=True)
+    lists = folder / "ImageSets" / "Segmentation"
+    lists.mkdir(parents=True, exist_ok=True)
+    (lists / "train.txt").write_text("".join(f"{name}\n" for name in names))
+    return folder
+
+
+def folder(root: Path, classes, splits=("train", "val"), ids=(0, 1, 255)):
+    root.mkdir(parents=True, exist_ok=True)
+    (root / "classes.json").write_text(json.dumps(classes))
+    for split in splits:
+        for name in ("a", "b"):
+            write_image(root / "images" / split / f"{split}_{name}.jpg")
+            write_label(root / "labels" / split / f"{split}_{name}.png", striped(ids))
+    return root

@@ -1,0 +1,221 @@
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torchvision import tv_tensors
+from torchvision.transforms import functional as pil_functional
+
+from datasets.transforms import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    ColourJitter,
+    RandomFlip,
+    RandomScaleCrop,
+    Sample,
+    denormalize,
+    eval_transform,
+    normalize,
+    resize_image,
+    resize_map,
+    resize_sample,
+    train_transform,
+)
+
+
+def smooth_image(size, seed=0):
+    """Low frequencies only, so that a shift of one pixel changes little."""
+    small = np.random.default_rng(seed).integers(0, 256, (5, 6, 3), dtype=np.uint8)
+    return np.asarray(Image.fromarray(small).resize(size[::-1], Image.Resampling.BICUBIC)).copy()
+
+
+def sample_of(image, with_weight=True):
+    """A sample whose label says where the red channel is bright, and its weight how bright."""
+    red = torch.from_numpy(image[..., 0].copy())
+    sample = Sample(
+        image=tv_tensors.Image(torch.from_numpy(image).permute(2, 0, 1)),
+        label=tv_tensors.Mask((red > 127).to(torch.uint8)),
+        id="a",
+        dataset="d",
+        scene="s",
+        condition="c",
+    )
+    if with_weight:
+        sample["weight"] = tv_tensors.Mask(1 + red.float())
+    return sample
+
+
+def rng(seed=0):
+    return np.random.default_rng(seed)
+
+
+TRANSFORMS = {
+    "resize": train_transform("resize", (40, 70), flip=0.5),
+    "scale_crop": train_transform("scale_crop", (50, 60), flip=0.5),
+    "small scales": train_transform("scale_crop", (90, 80), flip=0.5, scale_range=(0.3, 0.6)),
+    "large scales": train_transform("scale_crop", (30, 40), scale_range=(1.5, 3.0)),
+}
+
+
+@pytest.mark.parametrize("transform", TRANSFORMS.values(), ids=TRANSFORMS)
+@pytest.mark.parametrize("seed", range(5))
+def test_image_label_and_weight_move_together(transform, seed):
+    """The label is a function of the image, before and after."""
+    out = transform(sample_of(smooth_image((64, 96), seed)), rng(seed))
+    red = out["image"][0].int()
+    inside = out["label"] != 255
+    assert inside.any()
+    away = inside & ((red - 127).abs() > 14)  # not at the border between the classes
+    assert away.sum() > 0.5 * inside.sum()
+    assert torch.equal(out["label"][away], (red[away] > 127).to(torch.uint8))
+    assert (out["weight"][inside] - 1 - red[inside]).abs().max() <= 14
+    assert (out["weight"][~inside] == 0).all()
+    assert [out[key] for key in ("id", "dataset", "scene", "condition")] == ["a", "d", "s", "c"]
+
+
+@pytest.mark.parametrize("transform", TRANSFORMS.values(), ids=TRANSFORMS)
+def test_types_and_sizes(transform):
+    out = transform(sample_of(smooth_image((64, 96))), rng())
+    image, label, weight = out["image"], out["label"], out["weight"]
+    assert isinstance(image, tv_tensors.Image)
+    assert isinstance(label, tv_tensors.Mask)
+    assert image.dtype == label.dtype == torch.uint8
+    assert weight.dtype == torch.float32
+    assert image.shape[1:] == label.shape == weight.shape
+
+
+def test_the_resize_is_pillows():
+    image = np.random.default_rng(0).integers(0, 256, (101, 83, 3), dtype=np.uint8)
+    ids = np.random.default_rng(1).integers(0, 19, (101, 83), dtype=np.uint8)
+    for size in ((40, 60), (150, 130), (101, 40)):
+        bilinear = Image.fromarray(image).resize(size[::-1], Image.Resampling.BILINEAR)
+        nearest = Image.fromarray(ids).resize(size[::-1], Image.Resampling.NEAREST)
+        found = resize_image(torch.from_numpy(image).permute(2, 0, 1), size)
+        difference = found.permute(1, 2, 0).int() - torch.from_numpy(np.array(bilinear)).int()
+        assert difference.abs().max() <= 1
+        assert (resize_map(torch.from_numpy(ids), size).numpy() == np.array(nearest)).mean() > 0.999
+
+
+def test_a_resize_to_the_same_size_changes_nothing():
+    sample = sample_of(smooth_image((20, 30)))
+    for size in (None, (20, 30)):
+        out = resize_sample(sample, size)
+        assert all(torch.equal(out[key], sample[key]) for key in ("image", "label", "weight"))
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_a_scaled_crop_is_a_crop_of_the_scaled_image(seed):
+    """The shortcut, which resamples only the window, against scaling everything."""
+    image = np.random.default_rng(seed).integers(0, 256, (70, 90, 3), dtype=np.uint8)
+    crop = RandomScaleCrop((40, 50), (0.6, 2.0))
+    found = crop(sample_of(image), rng(seed))
+
+    draw = rng(seed)
+    scale = draw.uniform(0.6, 2.0)
+    size = round(70 * scale), round(90 * scale)
+    top, left = (
+        int(draw.integers(0, max(0, n - m) + 1)) for n, m in zip(size, (40, 50), strict=True)
+    )
+    whole = Image.fromarray(image).resize(size[::-1], Image.Resampling.BILINEAR)
+    expected = np.asarray(whole)[top : top + 40, left : left + 50].astype(int)
+    labels = torch.from_numpy((image[..., 0] > 127).astype(np.uint8))
+    ids = resize_map(labels, size)[top : top + 40, left : left + 50]
+    assert np.abs(found["image"].permute(1, 2, 0).numpy() - expected).max() <= 1
+    assert torch.equal(found["label"], ids)
+
+
+def test_a_small_image_lies_in_the_middle_of_the_padding():
+    image = np.full((10, 20, 3), 200, np.uint8)
+    out = RandomScaleCrop((20, 26), (1.0, 1.0))(sample_of(image), rng())
+    assert (out["label"][5:15, 3:23] == 1).all()
+    assert (out["label"] == 255).sum() == 20 * 26 - 10 * 20
+    padding = out["image"][:, 0, 0].tolist()
+    assert padding == [round(255 * mean) for mean in IMAGENET_MEAN] == [124, 116, 104]
+    assert (out["image"][:, 5:15, 3:23] == 200).all()
+
+
+def test_the_crop_reaches_every_corner():
+    image = np.arange(100, dtype=np.uint8).reshape(10, 10)[..., None].repeat(3, 2)
+    crop = RandomScaleCrop((8, 8), (1.0, 1.0))
+    corners = {int(crop(sample_of(image), rng(seed))["image"][0, 0, 0]) for seed in range(200)}
+    assert corners == {10 * row + column for row in range(3) for column in range(3)}
+
+
+def test_a_flip_twice_is_the_identity():
+    sample = sample_of(smooth_image((20, 30)))
+    flip = RandomFlip(1.0)
+    once, twice = flip(sample, rng()), flip(flip(sample, rng()), rng())
+    assert torch.equal(once["weight"], sample["weight"].flip(-1))
+    for key in ("image", "label", "weight"):
+        assert not torch.equal(once[key], sample[key])
+        assert torch.equal(twice[key], sample[key])
+
+
+def test_the_flip_has_its_probability():
+    sample = sample_of(smooth_image((4, 6)))
+    flip, draw = RandomFlip(0.25), rng()
+    flipped = sum(
+        not torch.equal(flip(sample, draw)["image"], sample["image"]) for _ in range(1000)
+    )
+    assert 200 < flipped < 300
+
+
+def test_jitter_changes_the_image_alone_and_within_its_strength():
+    sample = sample_of(np.full((8, 8, 3), 100, np.uint8))
+    out = [ColourJitter(0.5)(sample, rng(seed)) for seed in range(50)]
+    values = torch.stack([o["image"] for o in out]).float()
+    assert 45 <= values.min() < 70  # on a grey image only the brightness shows
+    assert 130 < values.max() <= 155
+    assert all(torch.equal(o["label"], sample["label"]) for o in out)
+    assert all(torch.equal(o["weight"], sample["weight"]) for o in out)
+
+
+def test_the_same_generator_gives_the_same_sample_and_torchs_own_stays():
+    transform = train_transform("scale_crop", (30, 30), flip=0.5, colour_jitter=0.5)
+    sample = sample_of(smooth_image((40, 50)))
+    state = torch.random.get_rng_state()
+    first, second, other = (transform(sample, rng(seed))["image"] for seed in (3, 3, 4))
+    assert torch.equal(first, second)
+    assert not torch.equal(first, other)
+    assert torch.equal(state, torch.random.get_rng_state())
+
+
+def test_transforms_leave_their_input_alone():
+    sample = sample_of(smooth_image((40, 50)))
+    before = {key: sample[key].clone() for key in ("image", "label", "weight")}
+    train_transform("scale_crop", (30, 30), flip=1.0, colour_jitter=0.5)(sample, rng())
+    assert all(torch.equal(sample[key], before[key]) for key in before)
+
+
+def test_evaluation_is_not_random():
+    sample = sample_of(smooth_image((40, 50)), with_weight=False)
+    assert eval_transform(None)(sample, rng())["image"].shape == (3, 40, 50)
+    resized = [eval_transform((20, 30))(sample, rng(seed)) for seed in (0, 1)]
+    assert torch.equal(resized[0]["image"], resized[1]["image"])
+    assert "weight" not in resized[0]
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_normalisation_is_torchvisions_and_can_be_undone(layout):
+    images = torch.randint(0, 256, (2, 3, 5, 7), dtype=torch.uint8).contiguous(memory_format=layout)
+    found = normalize(images)
+    expected = pil_functional.normalize(images / 255, IMAGENET_MEAN, IMAGENET_STD)
+    assert found.dtype == torch.float32
+    assert found.is_contiguous(memory_format=layout)
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
+    assert torch.equal(denormalize(found), images)
+    torch.testing.assert_close(normalize(images[0]), found[0])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"flip": 1.5}, r"probability of a flip must lie in \[0, 1\], not 1.5"),
+        ({"colour_jitter": -1.0}, "strength of the colour jitter must be 0 or more"),
+        ({"scale_range": (2.0, 0.5)}, "scale range must be 0 < least <= greatest"),
+        ({"scale_range": (0.0, 0.5)}, "scale range must be 0 < least <= greatest"),
+        ({"size": (0, 5)}, "a sample of 0x5 pixels is empty"),
+    ],
+)
+def test_arguments_out_of_range_are_refused(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        train_transform("scale_crop", **{"size": (8, 8), **arguments})
