@@ -1,0 +1,1 @@
+"""The train loop, the evaluation pass and what runs in them."""

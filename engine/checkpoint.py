@@ -1,0 +1,305 @@
+"""Checkpoints: written whole or not at all, read without running code, mismatches explained."""
+
+from __future__ import annotations
+
+import pickle
+import re
+from argparse import Namespace
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy._core import multiarray
+from torch import Tensor, nn
+from torch.amp import GradScaler
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from datasets.taxonomy import SegClass
+from methods.base import Method
+from network import MODELS, build_model
+from utils.distributed import all_gather_object, is_main, rank
+from utils.files import open_atomically
+from utils.provenance import git_state
+
+FORMAT = 1
+NETWORK_FLAGS = ("model", "backbone", "separable_conv", "output_stride", "dropout")
+FIXED_BY_CHECKPOINT = ("model", "backbone", "separable_conv")
+DATA_FLAGS = (
+    *("data_root", "year", "condition", "val_split", "crop_size"),
+    *("eval_size", "infer_size", "sliding_window", "window_overlap"),
+)
+PUBLISHED_NAME = re.compile(r"(?:best|latest)_(?P<model>.+)_(?P<dataset>[^_]+)_os(?P<stride>8|16)")
+PREFIX = re.compile(r"^(?:module\.|_orig_mod\.)+")
+
+# Published files hold best_score as a NumPy float64: its reconstruction, and nothing else.
+NUMPY_SCALAR: list[Any] = [
+    (multiarray.scalar, "numpy.core.multiarray.scalar"),
+    (multiarray.scalar, "numpy._core.multiarray.scalar"),
+    np.dtype,
+    np.dtypes.Float64DType,
+]
+
+
+@dataclass
+class Training:
+    """What of a run changes from step to step and has to survive a restart."""
+
+    method: Method
+    optimizers: dict[str, Optimizer]
+    schedules: dict[str, LRScheduler]
+    scaler: GradScaler
+    step: int = 0
+    best_score: float | None = None
+
+
+def read(path: Path) -> dict[str, Any]:
+    """The content of a checkpoint, on the CPU.
+
+    Published files, files with the prefix ``module.`` and bare state dicts are accepted; of the
+    latter only ``model_state`` is filled.
+
+    Raises:
+        ValueError: if the file is absent, truncated, not a checkpoint, or would run code.
+    """
+    if not path.is_file():
+        raise ValueError(f"checkpoint {path} does not exist")
+    try:
+        with torch.serialization.safe_globals(NUMPY_SCALAR):
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        asked = re.search(
+            r"(?:GLOBAL|Unsupported (?:global|class)[^A-Za-z]*)\s*([\w.]+)", str(error)
+        )
+        reason = f"it asks for {asked[1]}" if asked else "it is no file of tensors"
+        raise ValueError(
+            f"{path} is not a checkpoint that can be loaded safely: {reason}"
+        ) from None
+    except (RuntimeError, EOFError, OSError, KeyError, ValueError, UnicodeDecodeError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ValueError(f"{path} is truncated or not a checkpoint: {reason}") from None
+    return normalise(content, path)
+
+
+def normalise(content: Any, path: Path) -> dict[str, Any]:
+    """Bring the accepted forms of a file's content to the one with ``model_state``."""
+    if isinstance(content, dict):
+        for key in ("model_state", "state_dict", "model"):
+            if isinstance(content.get(key), dict):
+                content = {**content, "model_state": content[key]}
+                break
+        else:
+            content = {"model_state": content}
+        state = content["model_state"]
+        if state and all(isinstance(value, Tensor) for value in state.values()):
+            content["model_state"] = {PREFIX.sub("", key): value for key, value in state.items()}
+            return content
+    raise ValueError(f"{path} holds no network: expected model_state, a dict of named tensors")
+
+
+def stored_flags(path: Path) -> dict[str, Any]:
+    """The flags a checkpoint was trained with; for published files what its name tells."""
+    content = read(path)
+    if "opts" in content:
+        return dict(content["opts"])
+    match = PUBLISHED_NAME.search(path.name)
+    if match is None or match["model"] not in MODELS:
+        return {}
+    separable = any(".body." in key for key in content["model_state"])
+    return {
+        "model": match["model"],
+        "dataset": match["dataset"],
+        "output_stride": int(match["stride"]),
+        "separable_conv": separable,
+    }
+
+
+def plain(opts: Namespace) -> dict[str, Any]:
+    """The flags as values that a safe load and JSON can hold."""
+    return {
+        name: str(value) if isinstance(value, Path) else value
+        for name, value in vars(opts).items()
+        if name != "typed"
+    }
+
+
+def by_name(parts: dict[str, Any]) -> Any:
+    """States of optimizers or schedules: plain for one, as published, else by name."""
+    states = {name: part.state_dict() for name, part in parts.items()}
+    return next(iter(states.values())) if len(states) == 1 else states
+
+
+def load_by_name(parts: dict[str, Any], state: Any) -> None:
+    """The inverse of ``by_name``."""
+    states = {next(iter(parts)): state} if len(parts) == 1 else state
+    for name, part in parts.items():
+        part.load_state_dict(states[name])
+
+
+def method_state(method: Method) -> dict[str, Tensor]:
+    """The method's tensors that are not in the deployable network."""
+    deployed = {id(tensor) for tensor in method.deployable().state_dict(keep_vars=True).values()}
+    return {
+        name: tensor.detach()
+        for name, tensor in method.state_dict(keep_vars=True).items()
+        if id(tensor) not in deployed
+    }
+
+
+def rng_state() -> dict[str, Tensor]:
+    """This process's generators."""
+    state = {"cpu": torch.get_rng_state()}
+    if torch.cuda.is_available():
+        state["cuda"] = torch.cuda.get_rng_state()
+    return state
+
+
+def save(
+    paths: list[Path],
+    training: Training,
+    *,
+    opts: Namespace,
+    classes: tuple[SegClass, ...],
+    sampler: dict,
+) -> None:
+    """Write the run's state to every path, each whole or not at all.
+
+    Called on every process; the first one writes.
+
+    Raises:
+        OSError: if a file cannot be written; whatever was there before is still there.
+    """
+    rng = all_gather_object(rng_state())
+    if not is_main():
+        return
+    content = {
+        "cur_itrs": training.step,
+        "model_state": training.method.deployable().state_dict(),
+        "optimizer_state": by_name(training.optimizers),
+        "scheduler_state": by_name(training.schedules),
+        "best_score": training.best_score,
+        "method_state": method_state(training.method),
+        "scaler": training.scaler.state_dict(),
+        "sampler": sampler,
+        "rng": rng,
+        "format": FORMAT,
+        "opts": plain(opts),
+        "classes": [entry.name for entry in classes],
+        "colours": [entry.colour for entry in classes],
+        "commit": git_state()[0],
+    }
+    for path in paths:
+        with open_atomically(path) as file:
+            torch.save(content, file)
+
+
+def resume(content: dict[str, Any], path: Path, training: Training) -> None:
+    """Bring a run to the state that ``save`` wrote.
+
+    Raises:
+        ValueError: if the file was not written by this program, or does not fit the flags.
+    """
+    if "format" not in content:
+        raise ValueError(
+            f"{path} has weights but not the state of a run of this program:"
+            " start a new run from it with --ckpt, without --continue_training"
+        )
+    load_network(training.method.deployable(), content["model_state"], path)
+    problem = training.method.load_state_dict(content["method_state"], strict=False)
+    if problem.unexpected_keys or set(problem.missing_keys) & set(method_state(training.method)):
+        raise ValueError(f"{path} was written by another method than this run's")
+    load_by_name(training.optimizers, content["optimizer_state"])
+    load_by_name(training.schedules, content["scheduler_state"])
+    training.scaler.load_state_dict(content["scaler"])
+    training.step = content["cur_itrs"]
+    training.best_score = content["best_score"]
+    rng = content["rng"][rank() % len(content["rng"])]
+    torch.set_rng_state(rng["cpu"])
+    if "cuda" in rng and torch.cuda.is_available():
+        torch.cuda.set_rng_state(rng["cuda"])
+
+
+def load_network(
+    network: nn.Module, state: dict[str, Tensor], path: Path, *, reset_head: bool = False
+) -> list[str]:
+    """Load weights by name and return the names left as they were.
+
+    Args:
+        network: takes the weights.
+        state: named tensors.
+        path: named in errors.
+        reset_head: leave the last layer of each head as it is where the number of classes differs.
+
+    Raises:
+        ValueError: listing the tensors that do not fit and the flag that would.
+    """
+    own = network.state_dict()
+    missing = [name for name in own if name not in state]
+    extra = [name for name in state if name not in own]
+    unlike = [name for name in own if name in state and own[name].shape != state[name].shape]
+    if reset_head and not missing and not extra and all_last_layer(unlike, own):
+        network.load_state_dict({k: v for k, v in state.items() if k not in unlike}, strict=False)
+        return unlike
+    if missing or extra or unlike:
+        raise ValueError(describe_mismatch(own, state, path, missing, extra, unlike))
+    network.load_state_dict(state)
+    return []
+
+
+def last_layer(state: dict[str, Tensor]) -> tuple[str, ...]:
+    """Names of the classifying layer: those of the last convolution in the state."""
+    weight = [name for name, tensor in state.items() if tensor.dim() == 4][-1]
+    return weight, weight.removesuffix("weight") + "bias"
+
+
+def all_last_layer(names: list[str], state: dict[str, Tensor]) -> bool:
+    """Whether all names belong to the classifying layer."""
+    return set(names) <= set(last_layer(state))
+
+
+def describe_mismatch(
+    own: dict[str, Tensor],
+    state: dict[str, Tensor],
+    path: Path,
+    missing: list[str],
+    extra: list[str],
+    unlike: list[str],
+) -> str:
+    """The message for a checkpoint that does not fit: tensors, then the flag that would."""
+    if not missing and not extra and all_last_layer(unlike, own):
+        theirs, ours = (len(s[last_layer(own)[0]]) for s in (state, own))
+        return (
+            f"{path} classifies {theirs} classes, this run {ours}: give the data set it was trained"
+            f" on, or --reset_head to train a new last layer on top of it"
+        )
+    parts = [
+        f"{len(names)} {what} ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})"
+        for what, names in (("missing", missing), ("unknown", extra), ("of another shape", unlike))
+        if names
+    ]
+    fit = fitting_flags(state)
+    advice = f"; it fits {fit}" if fit else "; it fits no model of this project"
+    return f"{path} does not fit the network: {', '.join(parts)}{advice}"
+
+
+def fitting_flags(state: dict[str, Tensor]) -> str | None:
+    """The flags of the model whose names and shapes, last layer apart, are the state's."""
+    separable = any(".body." in name for name in state)
+    shapes = {name: tensor.shape for name, tensor in state.items() if tensor.dim() != 0}
+    try:
+        last = last_layer(state)
+    except IndexError:
+        return None
+    for model in MODELS:
+        if model == "deeplabv3plus_timm":
+            continue
+        with torch.device("meta"):
+            candidate = build_model(model, 2, output_stride=16, separable_conv=separable)
+        theirs = {n: t.shape for n, t in candidate.state_dict().items() if t.dim() != 0}
+        if theirs.keys() == shapes.keys() and all(
+            theirs[name] == shapes[name] for name in theirs if name not in last
+        ):
+            return f"--model {model}" + (" --separable_conv" if separable else "")
+    return None

@@ -1,0 +1,319 @@
+"""The train loop: the only one, for every method."""
+
+from __future__ import annotations
+
+import signal
+import time
+from argparse import Namespace
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from types import FrameType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.amp import GradScaler
+from torch.nn.parallel import DistributedDataParallel
+
+from datasets.taxonomy import SegClass
+from engine import checkpoint
+from engine.batch import prepare
+from engine.checkpoint import Training
+from engine.memory import memory_advice
+from engine.run import Run
+from methods.base import Method
+from utils.distributed import all_reduce_sum, any_process, rank, world_size
+from utils.log import Progress, RunLog, logger, progress
+from utils.types import Batch, StepOutput
+from utils.visualizer import Visualizer
+
+AMP_DTYPES = {"off": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+Validate = Callable[[], dict[str, Any]]
+
+
+class NonFiniteLossError(ValueError):
+    """The loss became NaN or infinite."""
+
+
+@dataclass(frozen=True)
+class Stopped:
+    """Why a run ended before its last step."""
+
+    signal: signal.Signals
+
+
+def autocast(device: torch.device, amp: str) -> AbstractContextManager:
+    """Autocast in the type behind ``--amp`` or ``--eval_amp``."""
+    dtype = AMP_DTYPES[amp]
+    if dtype is None:
+        return nullcontext()
+    return torch.autocast(device.type, dtype)
+
+
+def start(method: Method, opts: Namespace, device: torch.device) -> Training:
+    """A run at step 0: optimizers, schedules and scaler around a method on its device.
+
+    The scaler is on in every precision, since it is what masks an update whose gradients are not
+    finite without asking the device; outside fp16 its scale is 1.
+    """
+    optimizers = method.optimizers()
+    return Training(
+        method=method,
+        optimizers=optimizers,
+        schedules=method.schedules(optimizers),
+        scaler=(
+            GradScaler(device.type)
+            if opts.amp == "fp16"
+            else GradScaler(device.type, init_scale=1.0, growth_interval=2**31 - 1)
+        ),
+    )
+
+
+def parallel(method: Method, device: torch.device) -> nn.Module:
+    """The method, wrapped where there is more than one process."""
+    if world_size() == 1:
+        return method
+    return DistributedDataParallel(
+        method,
+        device_ids=[device.index] if device.type == "cuda" else None,
+        find_unused_parameters=method.skips_parameters,
+        gradient_as_bucket_view=True,
+    )
+
+
+def seed_step(seed: int, step: int) -> None:
+    """Seed dropout and the like by (seed, step, rank), so that a resumed run repeats them."""
+    torch.manual_seed(((seed * 1_000_003 + step) * 4_099 + rank()) % 2**63)
+
+
+class Meter:
+    """Sums of what was logged since the last print, on the device, and the first bad step."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.first_bad = torch.full((), -1, dtype=torch.int64, device=device)
+        self.seen: deque[tuple[int, list[str]]] = deque()
+        self.reset()
+
+    def reset(self) -> None:
+        """Start a new interval."""
+        self.sums: dict[str, Tensor] = {}
+        self.steps = 0
+        self.began = time.perf_counter()
+        self.seen.clear()
+
+    def add(self, step: int, out: StepOutput, ids: list[str]) -> None:
+        """Take in a step without waiting for the device."""
+        total = torch.stack([loss.detach().float() for loss in out.losses.values()]).sum()
+        bad = ~torch.isfinite(total) & (self.first_bad < 0)
+        self.first_bad = torch.where(bad, step, self.first_bad)
+        logs = {"loss": total} | out.logs
+        if len(out.losses) > 1:
+            logs |= {f"loss_{name}": loss.detach() for name, loss in out.losses.items()}
+        for name, value in logs.items():
+            self.sums[name] = self.sums.get(name, 0) + value.float()
+        self.steps += 1
+        self.seen.append((step, ids))
+
+    def means(self) -> dict[str, float]:
+        """Means over steps and processes; raises where a loss was not finite."""
+        if any_process(bool(self.first_bad >= 0), self.device):
+            first = int(self.first_bad)
+            ids = next((ids for step, ids in self.seen if step == first), [])
+            where = f"at step {first} on images {', '.join(ids)}" if ids else "on another process"
+            raise NonFiniteLossError(f"the loss is not finite {where}")
+        names = list(self.sums)
+        values = all_reduce_sum(torch.stack([self.sums[name] for name in names]))
+        mean = values.cpu() / (self.steps * world_size())
+        return dict(zip(names, mean.tolist(), strict=True))
+
+
+class StopRequest:
+    """Turns SIGTERM and Ctrl-C into a request that the loop answers after its step."""
+
+    def __init__(self) -> None:
+        self.signal: signal.Signals | None = None
+        self.before: dict[signal.Signals, Any] = {}
+
+    def __enter__(self) -> StopRequest:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            self.before[number] = signal.signal(number, self.request)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.restore()
+
+    def restore(self) -> None:
+        """Give the signals their former handlers."""
+        for number, handler in self.before.items():
+            signal.signal(number, handler)
+
+    def request(self, number: int, _: FrameType | None) -> None:
+        """Note the signal; a second one ends the program at once."""
+        self.signal = signal.Signals(number)
+        self.restore()
+        logger.info("%s: saving after this step; once more ends at once", self.signal.name)
+
+    def agreed(self, step: int, interval: int, device: torch.device) -> bool:
+        """Whether to stop now; processes agree on it at every printed step."""
+        if world_size() == 1:
+            return self.signal is not None
+        return step % interval == 0 and any_process(self.signal is not None, device)
+
+
+def optimizer_step(
+    module: nn.Module, batches: list[Batch], training: Training, amp: AbstractContextManager
+) -> StepOutput:
+    """One update from one or more micro-batches: one backward each over the sum of the losses.
+
+    Returns:
+        The last micro-batch's names with the losses averaged over the micro-batches.
+    """
+    for optimizer in training.optimizers.values():
+        optimizer.zero_grad(set_to_none=True)
+    outputs = []
+    for number, batch in enumerate(batches, 1):
+        wait = number < len(batches) and isinstance(module, DistributedDataParallel)
+        with module.no_sync() if wait else nullcontext():  # type: ignore[operator]
+            with amp:
+                out: StepOutput = module(batch, training.step)
+            total = torch.stack(list(out.losses.values())).sum() / len(batches)
+            training.scaler.scale(total).backward()
+        outputs.append(out)
+    for name in outputs[-1].losses:
+        training.scaler.step(training.optimizers[name])
+    training.scaler.update()
+    for schedule in training.schedules.values():
+        schedule.step()
+    losses = {
+        name: torch.stack([out.losses[name].detach() for out in outputs]).mean()
+        for name in outputs[-1].losses
+    }
+    return StepOutput(losses, outputs[-1].logs)
+
+
+@dataclass
+class Trainer:
+    """What the loop needs beside the state of the training."""
+
+    opts: Namespace
+    run: Run
+    log: RunLog
+    device: torch.device
+    validate: Validate
+    classes: tuple[SegClass, ...]
+    sampler: dict[str, Any]
+    visualizer: Visualizer | None = None
+
+    def save(self, training: Training, *, best: bool = False) -> None:
+        """Write the latest checkpoint, and the best one where this is it."""
+        kinds = ("latest", "best") if best else ("latest",)
+        paths = [self.run.checkpoint(kind) for kind in kinds]
+        checkpoint.save(paths, training, opts=self.opts, classes=self.classes, sampler=self.sampler)
+
+    def validated(self, training: Training) -> None:
+        """Validate, log the scores, keep the best."""
+        training.method.eval()
+        results = self.validate()
+        training.method.train()
+        score = results["total"]["miou"]
+        best = score is not None and (training.best_score is None or score > training.best_score)
+        if best:
+            training.best_score = score
+        self.log.log_scalars("val", training.step, scalars(results))
+        if self.visualizer is not None:
+            self.visualizer.log_validation(training.step, results)
+        self.save(training, best=best)
+        logger.info(
+            "step %d/%d  val mIoU %s%%  best %s%%",
+            training.step,
+            self.opts.total_itrs,
+            percent(score),
+            percent(training.best_score),
+        )
+
+
+def percent(value: float | None) -> str:
+    """A score for the log, ``n/a`` where nothing was labelled."""
+    return "n/a" if value is None else f"{value:.2f}"
+
+
+def scalars(results: dict[str, Any]) -> dict[str, float]:
+    """The single numbers of a result, those of a group under ``group/name``."""
+    flat = {name: v for name, v in results["total"].items() if isinstance(v, int | float)}
+    for group, values in results.get("condition", {}).items():
+        flat |= {f"{group}/{n}": v for n, v in values.items() if isinstance(v, int | float)}
+    return flat
+
+
+def train(training: Training, batches: Iterator[Batch], trainer: Trainer) -> Stopped | None:
+    """Train to ``--total_itrs`` steps; return why it stopped before, if it did.
+
+    Nothing in the loop waits for the device except where a number is printed.
+
+    Raises:
+        NonFiniteLossError: naming the step and its images; the last finite state is saved.
+    """
+    opts, device = trainer.opts, trainer.device
+    training.method.train()
+    module = parallel(training.method, device)
+    meter = Meter(device)
+    bar: Progress[Any] = progress(
+        total=opts.total_itrs, initial=training.step, desc="train", unit="it"
+    )
+    with StopRequest() as stop, memory_advice("train"), bar:
+        while training.step < opts.total_itrs:
+            seed_step(opts.random_seed, training.step)
+            micro = [
+                prepare(next(batches), device, channels_last=opts.channels_last)
+                for _ in range(opts.accumulate)
+            ]
+            out = optimizer_step(module, micro, training, autocast(device, opts.amp))
+            meter.add(training.step, out, [name for batch in micro for name in batch["id"]])
+            training.step += 1
+            bar.update()
+            last = training.step == opts.total_itrs
+            due = training.step % opts.val_interval == 0
+            if training.step % opts.print_interval == 0 or due or last:
+                report(training, meter, trainer, bar)
+            if stop.agreed(training.step, opts.print_interval, device) and not last:
+                trainer.save(training)
+                return Stopped(stop.signal or signal.SIGTERM)
+            if due or last:
+                trainer.validated(training)
+                meter.reset()
+    return None
+
+
+def report(training: Training, meter: Meter, trainer: Trainer, bar: Progress[Any]) -> None:
+    """Log the means since the last report and check that they are finite."""
+    try:
+        values = meter.means()
+    except NonFiniteLossError as error:
+        raise NonFiniteLossError(f"{error}; {keep_finite(training, trainer)}") from None
+    seconds = time.perf_counter() - meter.began
+    values["images_per_second"] = meter.steps * trainer.opts.batch_size / seconds
+    for name, schedule in training.schedules.items():
+        key = "lr" if len(training.schedules) == 1 else f"lr_{name}"
+        values[key] = float(schedule.get_last_lr()[-1])
+    trainer.log.log_scalars("train", training.step, values)
+    if trainer.visualizer is not None:
+        trainer.visualizer.log_loss(training.step, values["loss"])
+    rate = next(value for name, value in values.items() if name.startswith("lr"))
+    bar.set_postfix(loss=values["loss"], lr=rate, images_per_second=values["images_per_second"])
+    meter.reset()
+
+
+def keep_finite(training: Training, trainer: Trainer) -> str:
+    """Save the state if it is finite, and say what there is to go on from."""
+    latest = trainer.run.checkpoint("latest")
+    state = training.method.state_dict().values()
+    finite = all(bool(torch.isfinite(t).all()) for t in state if t.is_floating_point())
+    if not any_process(not finite, trainer.device):
+        trainer.save(training)
+        return f"the state before it was saved to {latest}. Try a smaller --lr or check the images"
+    if latest.is_file():
+        return f"{latest} holds the last finite state. Try a smaller --lr or check the images"
+    return "no checkpoint had been written yet. Try a smaller --lr or check the images"

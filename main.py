@@ -1,0 +1,51 @@
+"""The single entry: parse the flags, check them, do the one thing they ask for."""
+
+from __future__ import annotations
+
+import sys
+
+from engine.actions import run_data_check, run_prediction, run_test, run_training
+from engine.catalogue import list_choices
+from engine.run import FinishedRun, draw_seed
+from options import chosen_actions, parse
+from utils.distributed import process_group
+from utils.log import logger, setup_logging
+
+ACTIONS = {
+    "train": run_training,
+    "test_only": run_test,
+    "predict": run_prediction,
+    "check_data": run_data_check,
+    "list": list_choices,
+}
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command and return its exit status."""
+    opts = parse(argv)
+    setup_logging()
+    try:
+        with process_group():
+            draw_seed(opts)
+            return ACTIONS[next(iter(chosen_actions(opts)), "train")](opts)
+    except FinishedRun as finished:
+        logger.info("%s", finished)
+        return 0
+    except (ValueError, OSError) as error:
+        if opts.traceback:
+            raise
+        logger.error("%s", last_cause(error))
+        return 1
+
+
+def last_cause(error: Exception) -> str:
+    """The message of an error; of one that a loader process sent, what follows its traceback."""
+    text = str(error)
+    if "DataLoader worker" not in text:
+        return text
+    start = text.rfind(f"\n{type(error).__name__}: ")
+    return text[start + len(type(error).__name__) + 3 :].strip()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

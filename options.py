@@ -1,0 +1,331 @@
+"""Flags: shared groups, each method's own group, recipes, and the checks before any work."""
+
+from __future__ import annotations
+
+import sys
+from argparse import Namespace, RawDescriptionHelpFormatter, _ArgumentGroup
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from datasets import DATASETS
+from engine.catalogue import CATALOGUE, RECIPES
+from engine.checkpoint import DATA_FLAGS, FIXED_BY_CHECKPOINT, NETWORK_FLAGS, stored_flags
+from engine.run import INCIDENTAL
+from losses import LOSSES
+from methods import METHODS
+from metrics import METRICS
+from network import MODELS
+from utils.arguments import (
+    Parser,
+    at_least,
+    choice,
+    describe_unknown,
+    expand_files,
+    missing_file,
+    size,
+    within,
+)
+from utils.distributed import planned_world_size
+from utils.scheduler import LR_POLICIES
+
+ACTIONS = ("test_only", "predict", "check_data", "list")
+
+EXAMPLES = """\
+examples:
+  python main.py                                             train on the generated streets
+  python main.py @recipes/camvid.args --data_root DIR        train a published or tuned recipe
+  python main.py --test_only --ckpt checkpoints/best_X.pth   evaluate
+  python main.py --predict IMAGES --ckpt checkpoints/best_X.pth
+  python main.py --check_data --dataset folder --data_root DIR
+  torchrun --nproc_per_node 4 main.py ...                    the same command on four GPUs
+"""
+
+
+def add_action_flags(group: _ArgumentGroup) -> None:
+    """What to do instead of training; at most one of them."""
+    add = group.add_argument
+    add("--test_only", action="store_true", help="evaluate --ckpt, write results/NAME.json")
+    add("--predict", metavar="PATH", help="label an image, a folder or a quoted glob with --ckpt")
+    add("--check_data", action="store_true", help="read every label: histogram, offending files")
+    add("--list", type=choice("list", CATALOGUE), metavar="WHAT", help=", ".join(CATALOGUE))
+
+
+def add_data_flags(group: _ArgumentGroup) -> None:
+    """Which images, how they are cut, how they are read."""
+    add = group.add_argument
+    add("--dataset", type=choice("data set", DATASETS), default="streets", help="see --list")
+    add("--data_root", type=Path, help="folder of the data set; streets needs none")
+    add("--year", default="2012", help="voc: 2007 to 2012, or 2012_aug")
+    add("--condition", help="acdc, streets: only this condition, such as night")
+    add("--download", action="store_true", help="voc: fetch the official archive first")
+    add("--num_classes", type=at_least(2), help="checked against the data set's own count")
+    add("--train_split", default="train", help="split to train on")
+    add("--val_split", default="val", help="split to validate on and to test on")
+    add("--crop_size", type=size, default=(768, 768), help="N or HxW that training sees")
+    add(
+        "--train_transform",
+        type=choice("transform", ("resize", "scale_crop")),
+        default="resize",
+        help="resize: to crop_size, aspect not kept; scale_crop: random scale, padded random crop",
+    )
+    add("--scale_range", type=within(0.1, 10), nargs=2, default=(0.5, 2.0), help="of scale_crop")
+    add("--flip", type=within(0, 1), default=0.0, help="probability of a mirrored sample")
+    add("--color_jitter", type=within(0, 1), default=0.0, help="0.5: brightness, contrast, ...")
+    add("--cache", type=Path, metavar="DIR", help="keep decoded, resized images memory-mapped")
+    add("--num_workers", type=at_least(0), default=2, help="loader processes")
+
+
+def add_model_flags(group: _ArgumentGroup) -> None:
+    """Which network."""
+    add = group.add_argument
+    add("--model", type=choice("model", MODELS), default="deeplabv3plus_mobilenet")
+    add("--backbone", metavar="NAME", help="timm model of deeplabv3plus_timm")
+    add("--output_stride", type=int, choices=(8, 16), default=16)
+    add("--separable_conv", action="store_true", help="depthwise-separable head")
+    add("--dropout", type=within(0, 0.99), default=0.0, help="after each stage of the backbone")
+    add(
+        "--pretrained_backbone",
+        metavar="imagenet|none|PATH",
+        default="imagenet",
+        help="torchvision's weights, random weights, or a file with torchvision's keys",
+    )
+    add("--bn_momentum", type=within(0, 1), default=0.01, help="of the backbone's batch norms")
+    add("--sync_bn", action="store_true", help="batch norm over all processes")
+    add("--reset_head", action="store_true", help="take all of --ckpt but the last layer")
+
+
+def add_train_flags(group: _ArgumentGroup) -> None:
+    """How to train."""
+    add = group.add_argument
+    add("--method", type=choice("method", METHODS), default="supervised")
+    add("--loss_type", type=choice("loss", LOSSES), default="cross_entropy")
+    add(
+        "--loss_normalize",
+        choices=("all", "valid"),
+        help="mean over all pixels or over labelled ones; default: as published for each loss",
+    )
+    add("--focal_gamma", type=within(0, 10), default=0.0, help="0 is cross entropy; usual: 2")
+    add("--focal_alpha", type=within(0, 10), default=1.0)
+    add("--optimizer", choices=("adam", "adamw", "sgd"), default="adam")
+    add("--lr", type=within(0, 100), default=1e-4, help="of the classifier")
+    add("--backbone_lr_factor", type=within(0, 100), default=0.1, help="times lr: the backbone's")
+    add("--momentum", type=within(0, 1), default=0.9, help="of sgd")
+    add("--weight_decay", type=within(0, 1), default=1e-4)
+    add("--lr_policy", choices=LR_POLICIES, default="poly", help="poly: power 0.9, floor 1e-6")
+    add("--step_size", type=at_least(1), default=10_000, help="of the step policy")
+    add("--total_itrs", type=at_least(1), default=30_000, help="optimizer steps")
+    add("--batch_size", type=at_least(1), default=16, help="in all: processes x --accumulate")
+    add("--accumulate", type=at_least(1), default=1, help="backward passes per optimizer step")
+    add("--amp", choices=("off", "bf16", "fp16"), default="off", help="autocast in training")
+    add("--channels_last", action="store_true", help="memory layout that tensor cores like")
+    add("--compile", action="store_true", help="torch.compile the network")
+    add("--activation_checkpointing", action="store_true", help="less memory, more time")
+    add("--val_interval", type=at_least(1), default=100, help="steps between validations")
+    add("--print_interval", type=at_least(1), default=10, help="steps between logged losses")
+    add("--deterministic", action="store_true", help="deterministic algorithms only")
+
+
+def add_eval_flags(group: _ArgumentGroup) -> None:
+    """How to evaluate and predict."""
+    add = group.add_argument
+    add("--crop_val", action="store_true", help="same as --eval_size crop")
+    add("--eval_size", choices=("crop", "native"), help="images and labels at this size")
+    add("--infer_size", type=size, help="what the network sees; scores stay at the label's size")
+    add("--val_batch_size", type=at_least(1), default=4)
+    add("--sliding_window", type=size, metavar="SIZE", help="predict window by window")
+    add("--window_overlap", type=within(0, 0.9), default=1 / 3, help="share of a window")
+    add("--eval_flip", action="store_true", help="also predict the mirrored image")
+    add("--eval_scales", type=within(0.1, 10), nargs="+", default=[1.0])
+    add("--fuse", choices=("logits", "probs"), default="probs", help="mean over the passes")
+    add("--eval_amp", choices=("off", "bf16", "fp16"), default="off")
+    add("--metrics", nargs="+", type=choice("metric", METRICS), default=["segmentation"])
+    add("--save_val_results", action="store_true", help="image, target, prediction, overlay")
+    add("--server_format", action="store_true", help="also label ids as a test server wants them")
+    add("--save_probs", action="store_true", help="with --predict: class probabilities, float16")
+
+
+def add_run_flags(group: _ArgumentGroup) -> None:
+    """Where a run lives and what it shows."""
+    add = group.add_argument
+    add("--random_seed", type=int, default=1, help="-1 draws one; it is in the files' names")
+    add("--gpu_id", default="0", help="ignored under torchrun and where there is no GPU")
+    add("--ckpt", type=Path, help="checkpoint to test, to predict with, or to start from")
+    add("--continue_training", action="store_true", help="go on with this run, or with --ckpt")
+    add("--run_name", help="name of the run's files instead of MODEL_DATASET_osN_seedN")
+    add("--overwrite", action="store_true", help="replace the files of a run of this name")
+    add("--output_dir", type=Path, default=Path(), help="holds checkpoints/, runs/, results/")
+    add("--enable_vis", action="store_true", help="show windows on a visdom server")
+    add("--vis_port", type=at_least(1), default=13570)
+    add("--vis_env", default="main")
+    add("--vis_num_samples", type=at_least(0), default=8)
+    add("--traceback", action="store_true", help="show where in the code an error arose")
+
+
+SHARED = {
+    "action": add_action_flags,
+    "data": add_data_flags,
+    "model": add_model_flags,
+    "training": add_train_flags,
+    "evaluation": add_eval_flags,
+    "run": add_run_flags,
+}
+
+
+def build_parser() -> tuple[Parser, dict[str, str]]:
+    """The parser with every flag, and the owning method of each flag that is not shared."""
+    parser = Parser(
+        "main.py",
+        description="Uncertainty in semantic segmentation: one command per experiment.",
+        epilog=EXAMPLES,
+        allow_abbrev=False,
+        formatter_class=RawDescriptionHelpFormatter,
+    )
+    for title, add_flags in SHARED.items():
+        add_flags(parser.add_argument_group(title))
+    owner: dict[str, str] = {}
+    for name, method in METHODS.items():
+        group = parser.add_argument_group(f"--method {name}")
+        method.add_flags(group)
+        owner |= {action.dest: name for action in group._group_actions}
+    return parser, owner
+
+
+def parse(argv: list[str] | None = None) -> Namespace:
+    """Flags to options: defaults, then the data set's, the method's, recipes, the user's own.
+
+    ``typed`` of the result names the flags that were typed or came from a recipe. A mistake
+    prints one line and exits with 2.
+    """
+    parser, owner = build_parser()
+    try:
+        arguments = expand_files(sys.argv[1:] if argv is None else argv, RECIPES)
+    except ValueError as error:
+        parser.error(str(error))
+    first, unknown = parser.parse_known_args(arguments)
+    if unknown:
+        parser.error(describe_unknown(unknown[0], parser._actions))
+    first.typed = frozenset(a.split("=")[0][2:] for a in arguments if a.startswith("--"))
+    try:
+        stored = restored_flags(first)
+    except ValueError as error:
+        parser.error(str(error))
+    named = Namespace(**{**vars(first), **stored, **typed_values(first)})
+    parser.set_defaults(**DATASETS[named.dataset].defaults, **METHODS[named.method].defaults)
+    parser.set_defaults(**stored)
+    opts = parser.parse_args(arguments, Namespace(typed=first.typed))
+    for flag in sorted(opts.typed & owner.keys()):
+        if owner[flag] != opts.method:
+            parser.error(f"--{flag} needs --method {owner[flag]}; this run is {opts.method}")
+    for problem in (*check(opts), *METHODS[opts.method].check(opts)):
+        parser.error(problem)
+    return opts
+
+
+def typed_values(opts: Namespace) -> dict[str, Any]:
+    """The flags that were typed, with their values."""
+    return {name: value for name, value in vars(opts).items() if name in opts.typed}
+
+
+def restored_flags(opts: Namespace) -> dict[str, Any]:
+    """The flags that ``--ckpt`` brings along, as defaults.
+
+    To go on training, all that say what the run computes; to test or to predict, the network's
+    and, unless another data set was typed, the data's.
+
+    Raises:
+        ValueError: if a typed flag contradicts one that cannot be changed.
+    """
+    if opts.ckpt is None or not opts.ckpt.is_file():
+        return {}
+    if opts.continue_training:
+        wanted = None
+    elif opts.test_only or opts.predict:
+        wanted = {"method", "dataset", *NETWORK_FLAGS, *DATA_FLAGS}
+    else:
+        return {}
+    stored = stored_flags(opts.ckpt)
+    restored = {
+        name: value
+        for name, value in stored.items()
+        if (name in wanted if wanted else name not in INCIDENTAL - {"data_root", "run_name"})
+    }
+    for name, value in typed_values(opts).items():
+        fixed = name in restored and (wanted is None or name in FIXED_BY_CHECKPOINT)
+        if fixed and name not in INCIDENTAL and value != restored[name]:
+            raise ValueError(
+                f"--{name} {value} contradicts {opts.ckpt}, which was trained with"
+                f" --{name} {restored[name]}: leave the flag out"
+            )
+    if opts.typed & {"dataset"} and opts.dataset != stored.get("dataset"):
+        restored = {name: v for name, v in restored.items() if name not in DATA_FLAGS}
+    return restored
+
+
+def chosen_actions(opts: Namespace) -> list[str]:
+    """The action flags that are set; none means training."""
+    return [name for name in ACTIONS if getattr(opts, name)]
+
+
+def check(opts: Namespace) -> Iterable[str]:
+    """Problems with the shared flags, each one sentence that names the fix."""
+    actions = chosen_actions(opts)
+    if len(actions) > 1:
+        yield f"--{actions[0]} and --{actions[1]} are two actions; give one"
+    if opts.list:
+        return
+    yield from check_data_flags(opts)
+    if not actions:
+        yield from check_train_flags(opts)
+    if (opts.test_only or opts.predict) and opts.ckpt is None:
+        action = "test_only" if opts.test_only else "predict"
+        yield f"--{action} needs a trained network: add --ckpt checkpoints/best_NAME.pth"
+    if opts.ckpt is not None and not opts.ckpt.is_file():
+        yield missing_file("ckpt", opts.ckpt)
+
+
+def check_data_flags(opts: Namespace) -> Iterable[str]:
+    """Problems with the flags about data."""
+    if opts.crop_val and opts.eval_size == "native":
+        yield "--crop_val means --eval_size crop, but --eval_size is native; drop one"
+    opts.eval_size = opts.eval_size or ("crop" if opts.crop_val else "native")
+    if opts.data_root is None and opts.dataset != "streets" and not opts.predict:
+        yield f"--dataset {opts.dataset} needs its folder: add --data_root DIR"
+    if opts.model == "deeplabv3plus_timm" and not opts.backbone and opts.ckpt is None:
+        yield "--model deeplabv3plus_timm needs --backbone NAME, such as resnet18"
+    if opts.save_probs and not opts.predict:
+        yield "--save_probs goes with --predict PATH"
+    if opts.scale_range[0] > opts.scale_range[1]:
+        yield f"--scale_range goes from small to large: {opts.scale_range[1]} {opts.scale_range[0]}"
+
+
+def check_train_flags(opts: Namespace) -> Iterable[str]:
+    """Problems with the flags about training."""
+    processes = planned_world_size()
+    share, rest = divmod(opts.batch_size, processes * opts.accumulate)
+    if rest:
+        yield (
+            f"--batch_size {opts.batch_size} is the total over {processes} processes x"
+            f" {opts.accumulate} accumulation steps and must be divisible by"
+            f" {processes * opts.accumulate}"
+        )
+    elif share == 1 and not (opts.sync_bn and processes > 1):
+        fix = "--batch_size 2" if opts.accumulate == 1 else "a smaller --accumulate"
+        yield (
+            "batch norm cannot train on one image at a time (its pooling branch has one value"
+            f" per channel): use at least {fix}, or --sync_bn under torchrun"
+        )
+    smallest = 2 * opts.output_stride + 1
+    if min(opts.crop_size) < smallest:
+        yield (
+            f"--crop_size {opts.crop_size[0]}x{opts.crop_size[1]} and --output_stride"
+            f" {opts.output_stride} do not fit: the smallest side is {smallest}"
+        )
+    if opts.sync_bn and processes == 1:
+        yield "--sync_bn joins processes: start with torchrun --nproc_per_node N main.py ..."
+    if "," in opts.gpu_id:
+        count = len(opts.gpu_id.split(","))
+        yield (
+            f"--gpu_id {opts.gpu_id} names {count} GPUs, and one process drives one: start with"
+            f" torchrun --nproc_per_node {count} main.py ..."
+        )
