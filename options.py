@@ -3,26 +3,28 @@
 from __future__ import annotations
 
 import sys
-from argparse import Namespace, RawDescriptionHelpFormatter, _ArgumentGroup
+from argparse import Namespace, _ArgumentGroup
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+
+import torch
 
 from datasets import DATASETS
 from engine.catalogue import CATALOGUE, RECIPES
-from engine.checkpoint import DATA_FLAGS, FIXED_BY_CHECKPOINT, NETWORK_FLAGS, stored_flags
-from engine.run import INCIDENTAL
+from engine.restore import restored_flags, typed_values
 from losses import LOSSES
 from methods import METHODS
 from metrics import METRICS
 from network import MODELS
 from utils.arguments import (
+    Help,
     Parser,
     at_least,
     choice,
     describe_unknown,
     expand_files,
     missing_file,
+    shorten_help,
     size,
     within,
 )
@@ -32,6 +34,8 @@ from utils.scheduler import LR_POLICIES
 ACTIONS = ("test_only", "predict", "check_data", "list")
 
 EXAMPLES = """\
+Defaults stand in brackets; a data set, a method or a recipe may bring its own.
+
 examples:
   python main.py                                             train on the generated streets
   python main.py @recipes/camvid.args --data_root DIR        train a published or tuned recipe
@@ -176,10 +180,11 @@ def build_parser() -> tuple[Parser, dict[str, str]]:
     """The parser with every flag, and the owning method of each flag that is not shared."""
     parser = Parser(
         "main.py",
+        usage="python main.py [@RECIPE ...] [--FLAG VALUE ...]",
         description="Uncertainty in semantic segmentation: one command per experiment.",
         epilog=EXAMPLES,
         allow_abbrev=False,
-        formatter_class=RawDescriptionHelpFormatter,
+        formatter_class=Help,
     )
     for title, add_flags in SHARED.items():
         add_flags(parser.add_argument_group(title))
@@ -188,6 +193,7 @@ def build_parser() -> tuple[Parser, dict[str, str]]:
         group = parser.add_argument_group(f"--method {name}")
         method.add_flags(group)
         owner |= {action.dest: name for action in group._group_actions}
+    shorten_help(parser._actions)
     return parser, owner
 
 
@@ -220,46 +226,6 @@ def parse(argv: list[str] | None = None) -> Namespace:
     for problem in (*check(opts), *METHODS[opts.method].check(opts)):
         parser.error(problem)
     return opts
-
-
-def typed_values(opts: Namespace) -> dict[str, Any]:
-    """The flags that were typed, with their values."""
-    return {name: value for name, value in vars(opts).items() if name in opts.typed}
-
-
-def restored_flags(opts: Namespace) -> dict[str, Any]:
-    """The flags that ``--ckpt`` brings along, as defaults.
-
-    To go on training, all that say what the run computes; to test or to predict, the network's
-    and, unless another data set was typed, the data's.
-
-    Raises:
-        ValueError: if a typed flag contradicts one that cannot be changed.
-    """
-    if opts.ckpt is None or not opts.ckpt.is_file():
-        return {}
-    if opts.continue_training:
-        wanted = None
-    elif opts.test_only or opts.predict:
-        wanted = {"method", "dataset", *NETWORK_FLAGS, *DATA_FLAGS}
-    else:
-        return {}
-    stored = stored_flags(opts.ckpt)
-    restored = {
-        name: value
-        for name, value in stored.items()
-        if (name in wanted if wanted else name not in INCIDENTAL - {"data_root", "run_name"})
-    }
-    for name, value in typed_values(opts).items():
-        fixed = name in restored and (wanted is None or name in FIXED_BY_CHECKPOINT)
-        if fixed and name not in INCIDENTAL and value != restored[name]:
-            raise ValueError(
-                f"--{name} {value} contradicts {opts.ckpt}, which was trained with"
-                f" --{name} {restored[name]}: leave the flag out"
-            )
-    if opts.typed & {"dataset"} and opts.dataset != stored.get("dataset"):
-        restored = {name: v for name, v in restored.items() if name not in DATA_FLAGS}
-    return restored
 
 
 def chosen_actions(opts: Namespace) -> list[str]:
@@ -323,6 +289,8 @@ def check_train_flags(opts: Namespace) -> Iterable[str]:
         )
     if opts.sync_bn and processes == 1:
         yield "--sync_bn joins processes: start with torchrun --nproc_per_node N main.py ..."
+    elif opts.sync_bn and not torch.cuda.is_available():
+        yield "--sync_bn works between GPUs, and this machine has none: leave the flag out"
     if "," in opts.gpu_id:
         count = len(opts.gpu_id.split(","))
         yield (

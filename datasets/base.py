@@ -18,7 +18,7 @@ from torchvision import tv_tensors
 from datasets.cache import ArrayCache
 from datasets.files import image_size, listing, read_ids, read_image
 from datasets.labels import LabelMap
-from datasets.taxonomy import SegClass
+from datasets.taxonomy import SegClass, names_of, palette_of
 from datasets.transforms import Sample, Transform, resize_image, resize_map
 
 
@@ -112,12 +112,12 @@ class SegDataset(Dataset[Sample]):
     @property
     def class_names(self) -> tuple[str, ...]:
         """The names in the order of the train ids."""
-        return tuple(entry.name for entry in self.classes)
+        return names_of(self.classes)
 
     @property
     def palette(self) -> Tensor:
         """The colour of each class, (C, 3) uint8, in the order of the train ids."""
-        return torch.tensor([entry.colour for entry in self.classes], dtype=torch.uint8)
+        return palette_of(self.classes)
 
     @cached_property
     def label_map(self) -> LabelMap:
@@ -216,6 +216,7 @@ class SegDataset(Dataset[Sample]):
             ValueError: as ``read`` does, and if a weight map has another size than its label.
         """
         epoch, index = key if isinstance(key, tuple) else (0, key)
+        index = range(len(self))[index]
         item = self.items[index]
         self.prepare()
         image, label = self._resized(index) if self._cached is None else self._cached[index]
@@ -229,7 +230,7 @@ class SegDataset(Dataset[Sample]):
         )
         if self.weight is not None:
             sample["weight"] = tv_tensors.Mask(self._weight_of(item, label))
-        seeds = np.random.SeedSequence(self.seed, spawn_key=(epoch, index % len(self)))
+        seeds = np.random.SeedSequence(self.seed, spawn_key=(epoch, index))
         return self.transform.randomise(sample, np.random.default_rng(seeds))
 
     def _weight_of(self, item: Item, label: Tensor) -> Tensor:
@@ -252,7 +253,7 @@ class SegDataset(Dataset[Sample]):
         """
         known = tuple(known)
         if self.split not in known:
-            close = difflib.get_close_matches(self.split, known, n=1)
+            close = difflib.get_close_matches(self.split, known, n=1, cutoff=0.7)
             hint = f" (did you mean {close[0]!r}?)" if close else ""
             raise ValueError(
                 f"{self.name} has no split {self.split!r}{hint}; its splits are {', '.join(known)}"

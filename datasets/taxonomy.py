@@ -6,6 +6,9 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import NamedTuple
 
+import torch
+from torch import Tensor
+
 from utils.types import IGNORE_INDEX
 
 
@@ -14,6 +17,16 @@ class SegClass(NamedTuple):
 
     name: str
     colour: tuple[int, int, int]
+
+
+def names_of(classes: Sequence[SegClass]) -> tuple[str, ...]:
+    """The names in the order of the train ids."""
+    return tuple(entry.name for entry in classes)
+
+
+def palette_of(classes: Sequence[SegClass]) -> Tensor:
+    """The colour of each class, (C, 3) uint8, in the order of the train ids."""
+    return torch.tensor([entry.colour for entry in classes], dtype=torch.uint8)
 
 
 ROAD = (  # Cityscapes, ACDC and streets

@@ -20,13 +20,14 @@ from engine.batch import prepare
 from engine.checkpoint import Training
 from engine.consumers import PredictionWriter, SampleTriptychs, SaveResults, ServerWriter
 from engine.evaluate import run_pass
+from engine.memory import ADVICE, free_gigabytes, training_gigabytes
 from engine.run import Run, claim, file_hash, refuse_other_result, result_file, run_name
 from engine.train import Trainer, Validate, start, train
 from metrics import METRICS
 from utils.distributed import is_main, rank, world_size
 from utils.files import write_json
 from utils.log import RunLog, logger, progress
-from utils.provenance import git_state, write_opts
+from utils.provenance import describe_device, git_state, write_opts
 from utils.report import results_table, save_curves
 from utils.types import Consumer
 from utils.visualizer import Visualizer
@@ -71,7 +72,7 @@ def run_training(opts: Namespace) -> int:
     )
     if visualizer is not None:
         visualizer.log_options(checkpoint.plain(opts))
-    announce(run, opts, dataset, held_out, training)
+    announce(trainer, training, dataset, held_out)
     stopped = train(training, batches, trainer)
     batches.close()
     trainer.log.close()
@@ -91,12 +92,18 @@ def run_training(opts: Namespace) -> int:
 
 
 def announce(
-    run: Run, opts: Namespace, dataset: SegDataset, held_out: SegDataset, training: Training
+    trainer: Trainer, training: Training, dataset: SegDataset, held_out: SegDataset
 ) -> None:
-    """Log what is about to be trained, in three lines."""
+    """Log what is about to be trained, on what, and whether its memory will do."""
+    opts = trainer.opts
     network = training.method.deployable()
-    millions = sum(p.numel() for p in network.parameters()) / 1e6
-    logger.info("run %s: %s, %.1f million parameters", run.name, opts.model, millions)
+    logger.info(
+        "run %s: %s, %.1f million parameters, on %s",
+        trainer.run.name,
+        opts.model,
+        sum(parameter.numel() for parameter in network.parameters()) / 1e6,
+        f"{world_size()} x {describe_device(trainer.device)}",
+    )
     logger.info(
         "%s: %d images to train on, %d to validate on, %d classes",
         opts.dataset,
@@ -104,6 +111,12 @@ def announce(
         len(held_out),
         dataset.num_classes,
     )
+    images = opts.batch_size // (opts.accumulate * world_size())
+    needed = training_gigabytes(network, (images, *opts.crop_size), half=opts.amp != "off")
+    free = free_gigabytes(trainer.device)
+    logger.info("a training step takes about %.1f GB of memory; %.0f GB are free", needed, free)
+    if needed > free:
+        logger.warning("that may be too much: %s", ADVICE["train"])
     if training.step:
         logger.info("going on at step %d of %d", training.step, opts.total_itrs)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from argparse import Namespace
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +12,15 @@ from torch import Tensor
 
 from datasets import build_dataset
 from datasets.base import SegDataset
-from datasets.taxonomy import ROAD, VOC, ClassMapping, SegClass, class_mapping
+from datasets.taxonomy import (
+    ROAD,
+    VOC,
+    ClassMapping,
+    SegClass,
+    class_mapping,
+    names_of,
+    palette_of,
+)
 from datasets.transforms import eval_transform, train_transform
 from engine import checkpoint
 from engine.predict import Predictor
@@ -49,6 +58,8 @@ def choose_device(opts: Namespace) -> torch.device:
 def be_deterministic(opts: Namespace) -> None:
     """Choose between the fastest algorithms and those that repeat bit for bit."""
     torch.backends.cudnn.benchmark = not opts.deterministic
+    if opts.deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when CUDA starts
     # A warning, not an error: counts are integers, whose sums do not depend on the order.
     torch.use_deterministic_algorithms(opts.deterministic, warn_only=True)
 
@@ -149,18 +160,9 @@ class Trained:
     """A trained network with what its checkpoint knows of it."""
 
     method: Method
-    classes: tuple[SegClass, ...]
+    class_names: tuple[str, ...]  # in the order of the logits
+    palette: Tensor  # (C, 3), uint8
     step: int | None
-
-    @property
-    def class_names(self) -> tuple[str, ...]:
-        """Names in the order of the logits."""
-        return tuple(entry.name for entry in self.classes)
-
-    @property
-    def palette(self) -> Tensor:
-        """(C, 3), uint8, the colour of each class."""
-        return torch.tensor([entry.colour for entry in self.classes], dtype=torch.uint8)
 
 
 def trained_method(opts: Namespace) -> Trained:
@@ -182,7 +184,7 @@ def trained_method(opts: Namespace) -> Trained:
         classes = tuple(SegClass(name, tuple(colour)) for name, colour in named)
     else:
         classes = published_classes(opts, num_classes)
-    return Trained(method.eval(), classes, content.get("cur_itrs"))
+    return Trained(method.eval(), names_of(classes), palette_of(classes), content.get("cur_itrs"))
 
 
 def published_classes(opts: Namespace, num_classes: int) -> tuple[SegClass, ...]:

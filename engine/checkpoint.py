@@ -25,13 +25,6 @@ from utils.files import open_atomically
 from utils.provenance import git_state
 
 FORMAT = 1
-NETWORK_FLAGS = ("model", "backbone", "separable_conv", "output_stride", "dropout")
-FIXED_BY_CHECKPOINT = ("model", "backbone", "separable_conv")
-DATA_FLAGS = (
-    *("data_root", "year", "condition", "val_split", "crop_size"),
-    *("eval_size", "infer_size", "sliding_window", "window_overlap"),
-)
-PUBLISHED_NAME = re.compile(r"(?:best|latest)_(?P<model>.+)_(?P<dataset>[^_]+)_os(?P<stride>8|16)")
 PREFIX = re.compile(r"^(?:module\.|_orig_mod\.)+")
 
 # Published files hold best_score as a NumPy float64: its reconstruction, and nothing else.
@@ -77,9 +70,11 @@ def read(path: Path) -> dict[str, Any]:
         raise ValueError(
             f"{path} is not a checkpoint that can be loaded safely: {reason}"
         ) from None
-    except (RuntimeError, EOFError, OSError, KeyError, ValueError, UnicodeDecodeError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ValueError(f"{path} is truncated or not a checkpoint: {reason}") from None
+    except PermissionError as error:
+        raise ValueError(f"{path} may not be read: {error.strerror}") from None
+    except (RuntimeError, EOFError, OSError, KeyError, ValueError):
+        size = path.stat().st_size
+        raise ValueError(f"{path} ({size} bytes) is truncated or not a checkpoint") from None
     return normalise(content, path)
 
 
@@ -97,23 +92,6 @@ def normalise(content: Any, path: Path) -> dict[str, Any]:
             content["model_state"] = {PREFIX.sub("", key): value for key, value in state.items()}
             return content
     raise ValueError(f"{path} holds no network: expected model_state, a dict of named tensors")
-
-
-def stored_flags(path: Path) -> dict[str, Any]:
-    """The flags a checkpoint was trained with; for published files what its name tells."""
-    content = read(path)
-    if "opts" in content:
-        return dict(content["opts"])
-    match = PUBLISHED_NAME.search(path.name)
-    if match is None or match["model"] not in MODELS:
-        return {}
-    separable = any(".body." in key for key in content["model_state"])
-    return {
-        "model": match["model"],
-        "dataset": match["dataset"],
-        "output_stride": int(match["stride"]),
-        "separable_conv": separable,
-    }
 
 
 def plain(opts: Namespace) -> dict[str, Any]:

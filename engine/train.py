@@ -6,10 +6,9 @@ import signal
 import time
 from argparse import Namespace
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from types import FrameType
 from typing import Any
 
 import torch
@@ -23,6 +22,7 @@ from engine.batch import prepare
 from engine.checkpoint import Training
 from engine.memory import memory_advice
 from engine.run import Run
+from engine.stop import StopRequest
 from methods.base import Method
 from utils.distributed import all_reduce_sum, any_process, rank, world_size
 from utils.log import Progress, RunLog, logger, progress
@@ -130,39 +130,6 @@ class Meter:
         return dict(zip(names, mean.tolist(), strict=True))
 
 
-class StopRequest:
-    """Turns SIGTERM and Ctrl-C into a request that the loop answers after its step."""
-
-    def __init__(self) -> None:
-        self.signal: signal.Signals | None = None
-        self.before: dict[signal.Signals, Any] = {}
-
-    def __enter__(self) -> StopRequest:
-        for number in (signal.SIGTERM, signal.SIGINT):
-            self.before[number] = signal.signal(number, self.request)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.restore()
-
-    def restore(self) -> None:
-        """Give the signals their former handlers."""
-        for number, handler in self.before.items():
-            signal.signal(number, handler)
-
-    def request(self, number: int, _: FrameType | None) -> None:
-        """Note the signal; a second one ends the program at once."""
-        self.signal = signal.Signals(number)
-        self.restore()
-        logger.info("%s: saving after this step; once more ends at once", self.signal.name)
-
-    def agreed(self, step: int, interval: int, device: torch.device) -> bool:
-        """Whether to stop now; processes agree on it at every printed step."""
-        if world_size() == 1:
-            return self.signal is not None
-        return step % interval == 0 and any_process(self.signal is not None, device)
-
-
 def optimizer_step(
     module: nn.Module, batches: list[Batch], training: Training, amp: AbstractContextManager
 ) -> StepOutput:
@@ -206,6 +173,7 @@ class Trainer:
     classes: tuple[SegClass, ...]
     sampler: dict[str, Any]
     visualizer: Visualizer | None = None
+    first: bool = True  # whether the next validation is this process's first
 
     def save(self, training: Training, *, best: bool = False) -> None:
         """Write the latest checkpoint, and the best one where this is it."""
@@ -218,6 +186,9 @@ class Trainer:
         training.method.eval()
         results = self.validate()
         training.method.train()
+        if self.first:
+            warn_of_absent_classes(results["total"]["class_accuracy"])
+            self.first = False
         score = results["total"]["miou"]
         best = score is not None and (training.best_score is None or score > training.best_score)
         if best:
@@ -238,6 +209,13 @@ class Trainer:
 def percent(value: float | None) -> str:
     """A score for the log, ``n/a`` where nothing was labelled."""
     return "n/a" if value is None else f"{value:.2f}"
+
+
+def warn_of_absent_classes(accuracy: Mapping[str, float | None]) -> None:
+    """Say once which classes no label of the validation data holds."""
+    absent = [name for name, value in accuracy.items() if value is None]
+    if absent:
+        logger.warning("no validation label shows %s: n/a in the tables", ", ".join(absent))
 
 
 def scalars(results: dict[str, Any]) -> dict[str, float]:

@@ -14,6 +14,7 @@ from losses import LOSSES, build_loss
 from methods.base import Method
 from network import build_model
 from network.deeplab import SegmentationModel
+from utils.log import logger
 from utils.types import FEATURES, Batch, Prediction, StepOutput
 
 
@@ -66,6 +67,10 @@ class Supervised(Method):
         """Measure the class weights on the training labels where the loss asks for them."""
         if "class_weights" in LOSSES[self.opts.loss_type].options:
             self.class_weights = class_weights(dataset, cache_dir)
+            named = zip(dataset.class_names, self.class_weights.tolist(), strict=True)
+            logger.info(
+                "class weights: %s", ", ".join(f"{name} {weight:.2f}" for name, weight in named)
+            )
 
     def optimizers(self) -> dict[str, Optimizer]:
         """One optimizer for the network."""

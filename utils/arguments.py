@@ -4,7 +4,13 @@ from __future__ import annotations
 
 import difflib
 import shlex
-from argparse import Action, ArgumentParser, ArgumentTypeError
+from argparse import (
+    SUPPRESS,
+    Action,
+    ArgumentParser,
+    ArgumentTypeError,
+    RawDescriptionHelpFormatter,
+)
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import NoReturn
@@ -16,6 +22,27 @@ class Parser(ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Print the message and exit with 2."""
         self.exit(2, f"main.py: error: {message}\n")
+
+
+class Help(RawDescriptionHelpFormatter):
+    """Help with one line for most flags."""
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, max_help_position=36, width=110)
+
+
+def shorten_help(actions: Iterable[Action]) -> None:
+    """Name values X rather than after their flag, and end each help text with the default."""
+    for action in actions:
+        if action.nargs != 0 and action.metavar is None and action.choices is None:
+            action.metavar = "X"
+        if action.default not in (None, False, SUPPRESS):
+            default = action.default
+            if isinstance(default, tuple | list):
+                default = ("x" if isinstance(default[0], int) else " ").join(map(str, default))
+            elif isinstance(default, float):
+                default = f"{default:.4g}"
+            action.help = f"{action.help or ''} [{default}]".strip()
 
 
 def choice(what: str, values: Iterable[str]) -> Callable[[str], str]:

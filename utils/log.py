@@ -7,13 +7,11 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
+from collections.abc import Iterable, Iterator, Mapping, Sized
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Generic, TypeVar
 
-import numpy as np
-from numpy.typing import NDArray
 from tqdm import tqdm
 
 from utils.distributed import is_main, rank
@@ -233,12 +231,6 @@ class RunLog:
             for name, value in ready.items():
                 if isinstance(value, bool | int | float):
                     self._events.add_scalar(f"{kind}/{name}", value, step)
-
-    def log_images(self, step: int, name: str, arrays: Sequence[NDArray[np.uint8]]) -> None:
-        """Add images (H, W, 3), uint8, of any sizes to the TensorBoard events."""
-        if self._events is not None:
-            for index, array in enumerate(arrays):
-                self._events.add_image(f"{name}/{index}", array, step, dataformats="HWC")
 
     def close(self) -> None:
         """Write out what TensorBoard still holds."""

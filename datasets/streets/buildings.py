@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from datasets.streets.mesh import SMALL, WINDOW, Mesh, MeshBuilder, Point
+from datasets.streets.mesh import SMALL, Mesh, MeshBuilder, Point, flank, rectangle
 from datasets.streets.paints import Paint, Surface
 from datasets.streets.textures import Grain
 
@@ -57,8 +57,7 @@ def _shop(mesh: MeshBuilder, length: float, storey: float) -> None:
     """A glazed ground floor under a sign board and an awning."""
 
     def plate(s0: float, s1: float, y0: float, y1: float, x: float, paint: int) -> None:
-        quad: list[Point] = [(-x, y0, s0), (-x, y0, s1), (-x, y1, s1), (-x, y1, s0)]
-        mesh.add(quad, paint, out=(-1, 0, 0), grain=Grain.PLAIN)
+        mesh.add(flank(-x, s0, s1, y0, y1), paint, out=(-1, 0, 0), grain=Grain.PLAIN)
 
     plate(0.3, length - 0.3, 0.25, storey - 0.15, 0.01, Paint.DARK_METAL)
     for s in np.arange(0.45, length - 2.2, 2.1):
@@ -69,8 +68,7 @@ def _shop(mesh: MeshBuilder, length: float, storey: float) -> None:
         (0, storey - 0.6, length - 0.6), (0, storey - 0.6, 0.6),
     ]  # fmt: skip
     mesh.add(awning, Paint.FOURTH, out=(-0.4, 1, 0), tone=0.9, grain=Grain.PLAIN)
-    hem: list[Point] = [(-1.1, storey - 1.12, s) for s in (0.6, length - 0.6)]
-    hem += [(-1.1, storey - 0.95, length - 0.6), (-1.1, storey - 0.95, 0.6)]
+    hem = flank(-1.1, 0.6, length - 0.6, storey - 1.12, storey - 0.95)
     mesh.add(hem, Paint.FOURTH, out=(-1, 0, 0), tone=0.8, grain=Grain.PLAIN)
 
 
@@ -100,13 +98,11 @@ def _roof(mesh: MeshBuilder, kind: str, length: float, height: float) -> None:
         gable.append((x0, y, 0))
     mesh.add(gable, Paint.FIRST if kind == "pitched" else Paint.THIRD, out=(0, 0, -1))
     if kind == "mansard":
-        for s in np.arange(1.5, length - 1.5, 3.2):
-            dormer: list[Point] = [(0.1, height + 0.5, s), (0.1, height + 0.5, s + 1.1),
-                                   (0.1, height + 1.9, s + 1.1), (0.1, height + 1.9, s)]  # fmt: skip
+        for s in np.arange(1.5, length - 1.5, 3.2).tolist():
+            dormer = flank(0.1, s, s + 1.1, height + 0.5, height + 1.9)
             mesh.add(dormer, Paint.SECOND, out=(-1, 0, 0), least=SMALL)
-            inner = np.array(dormer) * [1, 1, 1] + [-0.02, 0, 0]
-            inner[:, 1:] += [(0.1, 0.15), (0.1, -0.15), (-0.1, -0.15), (-0.1, 0.15)]
-            mesh.add(inner, Paint.GLASS, out=(-1, 0, 0), least=SMALL)
+            pane = flank(0.08, s + 0.15, s + 0.95, height + 0.6, height + 1.8)
+            mesh.add(pane, Paint.GLASS, out=(-1, 0, 0), least=SMALL)
 
 
 @cache
@@ -124,14 +120,33 @@ def building(architecture: Architecture, floors: int, bays: int, variant: int) -
     _roof(mesh, architecture.roof, length, height)
     for level in (1, floors) if floors > 1 else (floors,):
         y = level * architecture.storey + (0.35 if level == floors else 0.0)
-        band: list[Point] = [(-0.05, y, 0), (-0.05, y, length), (-0.05, y + 0.2, length),
-                             (-0.05, y + 0.2, 0)]  # fmt: skip
+        band = flank(-0.05, 0, length, y, y + 0.2)
         mesh.add(band, Paint.SECOND, out=(-1, 0, 0), grain=Grain.PLAIN, least=SMALL)
-    low = 1 if has_shop else 0
+    _windows(mesh, architecture, bays, (1 if has_shop else 0, floors), rng)
+    _gable_windows(mesh, architecture, floors, rng)
+    if has_shop:
+        _shop(mesh, length, architecture.storey)
+    else:
+        middle = (int(rng.random() * bays) + 0.5) * architecture.bay
+        door = flank(-0.03, middle - 0.6, middle + 0.6, 0.0, 2.3)
+        mesh.add(door, Paint.FOURTH, out=(-1, 0, 0), grain=Grain.PLANKS)
+    if has_balconies:
+        _balconies(mesh, architecture, floors, bays)
+    return mesh.build()
+
+
+def _windows(
+    mesh: MeshBuilder,
+    architecture: Architecture,
+    bays: int,
+    floors: tuple[int, int],
+    rng: np.random.Generator,
+) -> None:
+    """The windows of the facade, with surrounds and bars where the architecture has them."""
     if architecture.frame:
-        frames = _panes(architecture, bays, low, floors, 0.01, architecture.frame)
+        frames = _panes(architecture, bays, *floors, 0.01, architecture.frame)
         mesh.grid(frames, [Paint.SECOND] * len(frames), out=(-1, 0, 0))
-    panes = _panes(architecture, bays, low, floors, 0.02)
+    panes = _panes(architecture, bays, *floors, 0.02)
     glass = np.where(
         rng.random(len(panes)) < 0.22,
         Paint.LIT_GLASS,
@@ -140,21 +155,9 @@ def building(architecture: Architecture, floors: int, bays: int, variant: int) -
     mesh.grid(panes, glass.tolist(), out=(-1, 0, 0))
     if architecture.frame:  # the bar between the two halves of a window
         bars = panes.copy()
-        middle = panes[:, :, 2].mean(1)
         bars[:, :, 0] -= 0.01
-        bars[:, :, 2] = middle[:, None] + np.array([-0.035, 0.035, 0.035, -0.035])
+        bars[:, :, 2] = panes[:, :, 2].mean(1)[:, None] + np.array([-0.035, 0.035, 0.035, -0.035])
         mesh.grid(bars, [Paint.SECOND] * len(bars), out=(-1, 0, 0))
-    _gable_windows(mesh, architecture, floors, rng)
-    if has_shop:
-        _shop(mesh, length, architecture.storey)
-    else:
-        door = (rng.integers(bays) + 0.5) * architecture.bay
-        quad = [(-0.03, 0, door - 0.6), (-0.03, 0, door + 0.6), (-0.03, 2.3, door + 0.6),
-                (-0.03, 2.3, door - 0.6)]  # fmt: skip
-        mesh.add(quad, Paint.FOURTH, out=(-1, 0, 0), grain=Grain.PLANKS)
-    if has_balconies:
-        _balconies(mesh, architecture, floors, bays)
-    return mesh.build()
 
 
 def _gable_windows(
@@ -167,8 +170,7 @@ def _gable_windows(
             continue
         for floor in range(floors):
             x, y = DEPTH * column, (floor + 0.5) * architecture.storey - height / 2 + 0.1
-            quad = [(x - width / 2, y, -0.02), (x + width / 2, y, -0.02),
-                    (x + width / 2, y + height, -0.02), (x - width / 2, y + height, -0.02)]  # fmt: skip
+            quad = rectangle(x - width / 2, x + width / 2, y, y + height, -0.02)
             paint = Paint.LIT_GLASS if rng.random() < 0.2 else Paint.DARK_GLASS
             mesh.add(quad, paint, out=(0, 0, -1), grain=Grain.PLAIN, least=SMALL)
 

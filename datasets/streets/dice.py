@@ -50,8 +50,8 @@ class Dice:
         for option, weight in options.items():
             left -= weight
             if left < 0:
-                break
-        return option
+                return option
+        return next(reversed(options))
 
     def tint(self, colour: RGB, spread: float = 0.1) -> RGB:
         """A colour a little brighter or darker, and a little off in hue."""

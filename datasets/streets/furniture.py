@@ -7,7 +7,16 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
-from datasets.streets.mesh import CLUMP, SMALL, Mesh, MeshBuilder, Mode, Point, rectangle, ring
+from datasets.streets.mesh import (
+    CLUMP,
+    SMALL,
+    Mesh,
+    MeshBuilder,
+    Mode,
+    flank,
+    rectangle,
+    ring,
+)
 from datasets.streets.paints import Paint, Surface
 from datasets.streets.textures import Grain
 
@@ -158,10 +167,10 @@ def traffic_sign(shape: str, second: str | None) -> Mesh:
 
 def _blob(rng: np.random.Generator, x: float, y: float, radius: float) -> NDArray[np.float64]:
     """A round clump of leaves with a ragged rim."""
-    corners = 26
+    corners = 44
     shape = ring((0, 0, 0), 1.0, corners)
-    ragged = 0.9 + 0.22 * rng.random(corners)
-    ragged[::2] -= 0.12 + 0.12 * rng.random(corners // 2)
+    ragged = 0.9 + 0.16 * rng.random(corners)
+    ragged[::2] -= 0.05 + 0.11 * rng.random(corners // 2)
     shape *= radius * ragged[:, None]
     return shape + np.array([x, y, 0.0])
 
@@ -231,18 +240,20 @@ def fence(style: str) -> Mesh:
     """A panel of fence along the street: ``bars``, ``mesh``, ``planks`` or ``rail``."""
     mesh = MeshBuilder(Surface.FENCE)
 
-    def strip(s0: float, s1: float, y0: float, y1: float, **how: float) -> None:
-        quad: list[Point] = [(0, y0, s0), (0, y0, s1), (0, y1, s1), (0, y1, s0)]
-        mode = Mode.VEIL if "extent" in how else Mode.CARD
-        grain = Grain.PLANKS if style == "planks" and mode == Mode.CARD else Grain.PLAIN
-        mesh.add(quad, Paint.FIRST, mode=mode, grain=grain, least=SMALL * (s1 - s0 < 0.05), **how)
+    grain = Grain.PLANKS if style == "planks" else Grain.PLAIN
+
+    def strip(s0: float, s1: float, y0: float, y1: float) -> None:
+        least = SMALL * (s1 - s0 < 0.05)
+        mesh.add(flank(0.0, s0, s1, y0, y1), Paint.FIRST, mode=Mode.CARD, grain=grain, least=least)
 
     if style == "planks":
         strip(0, PANEL, 0.05, 1.7)
         strip(0, 0.1, 0, 1.8)
         return mesh.build()
     height = 0.85 if style == "rail" else 1.35
-    strip(0, PANEL, 0.08, height, extent=0.5 if style == "mesh" else 0.3)
+    between = flank(0.0, 0.0, PANEL, 0.08, height)
+    opacity = 0.5 if style == "mesh" else 0.3
+    mesh.add(between, Paint.FIRST, mode=Mode.VEIL, extent=opacity, grain=Grain.PLAIN)
     for y in (height, 0.45 if style == "rail" else 0.1):
         strip(0, PANEL, y - (0.14 if style == "rail" else 0.05), y)
     if style == "bars":

@@ -85,7 +85,7 @@ def _clear(dice: Dice) -> Look:
     horizon = _mixed(pale, grey, dullness)
     return Look(
         sun=_scaled(_mixed((0.86, 0.83, 0.78), (0.94, 0.82, 0.62), warmth), strength),
-        ambient=_scaled((0.97, 1.0, 1.06), 1.04 - 0.48 * strength),
+        ambient=_scaled((0.97, 1.0, 1.06), 1.06 - 0.42 * strength),
         zenith=_mixed(sky, grey, dullness),
         horizon=horizon,
         clouds=dice.between(0.15, 0.75) if strength > 0.3 else dice.between(0.7, 1.0),

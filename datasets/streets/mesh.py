@@ -60,6 +60,11 @@ def rectangle(x0: float, x1: float, y0: float, y1: float, z: float = 0.0) -> lis
     return [(x0, y0, z), (x1, y0, z), (x1, y1, z), (x0, y1, z)]
 
 
+def flank(x: float, s0: float, s1: float, y0: float, y1: float) -> list[Point]:
+    """An upright rectangle along the street, from ``s0`` to ``s1`` ahead."""
+    return [(x, y0, s0), (x, y0, s1), (x, y1, s1), (x, y1, s0)]
+
+
 class MeshBuilder:
     """Collects faces; ``surface`` is the surface of those to come."""
 

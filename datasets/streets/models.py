@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from datasets.streets.buildings import building
+from datasets.streets.cars import car
 from datasets.streets.furniture import (
     clutter,
     fence,
@@ -24,7 +25,7 @@ from datasets.streets.furniture import (
 )
 from datasets.streets.mesh import Mesh
 from datasets.streets.people import bicycle, motorcycle, person, rider
-from datasets.streets.vehicles import bus, car, tram_car, truck_cab, truck_load
+from datasets.streets.vehicles import bus, tram_car, truck_cab, truck_load
 
 MODELS: dict[str, Callable[..., Mesh]] = {
     "bicycle": bicycle,
@@ -58,7 +59,10 @@ def model(name: str, options: tuple, level: int) -> Mesh:
     spans = np.maximum.reduceat(mesh.points, starts) - np.minimum.reduceat(mesh.points, starts)
     width = np.sort(spans, 1)[:, 1]  # across the face's longest side
     keep = width * 2.0 ** (level + 1) >= mesh.least
-    return Mesh(mesh.points[np.repeat(keep, mesh.counts)], *(part[keep] for part in mesh[1:]))
+    return mesh._replace(
+        points=mesh.points[np.repeat(keep, mesh.counts)],
+        **{name: getattr(mesh, name)[keep] for name in Mesh._fields[1:]},
+    )
 
 
 @cache

@@ -10,11 +10,10 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
-from datasets.streets.mesh import SMALL, Mesh, MeshBuilder, Mode, Point, ring
+from datasets.streets.mesh import Mesh, MeshBuilder, Mode, Point, ring
 from datasets.streets.paints import Paint, Surface
 
 PERSON_VARIANTS = 12
-VIEWS = ("side", "end")  # of two-wheelers and their riders
 
 
 def _limb(
@@ -36,13 +35,15 @@ def _head(mesh: MeshBuilder, x: float, y: float, look: float, helmet: bool = Fal
     """A head of 0.24 m; ``look`` is where the face turns: -1, 0 or 1, or 2 for away."""
     mesh.card(ring((x, y, 0), 0.1, 10, squash=1.22), Paint.THIRD)
     if helmet:
+        if look == 2:
+            mesh.card(ring((x, y, 0), 0.1, 10, squash=1.1), Paint.BLACK)
         cap = ring((x, y + 0.05, 0), 0.135, 12, squash=0.85)
         mesh.card(cap[cap[:, 1] > y - 0.03], Paint.FOURTH)
     elif look == 2:
         mesh.card(ring((x, y + 0.015, 0), 0.108, 10, squash=1.15), Paint.FOURTH)
     else:
         hair = ring((x - 0.035 * look, y + 0.04, 0), 0.112, 12, squash=1.0)
-        mesh.card(hair[hair[:, 1] > y + 0.01 - 0.0 * look], Paint.FOURTH)
+        mesh.card(hair[hair[:, 1] > y + 0.01], Paint.FOURTH)
         if look:
             back = ring((x - 0.06 * look, y + 0.02, 0), 0.075, 8, squash=1.35)
             mesh.card(back, Paint.FOURTH)
@@ -57,7 +58,8 @@ def _walker(mesh: MeshBuilder, stride: float, wears_skirt: bool) -> None:
         mesh.card(_limb(hip, knee, 0.17, 0.13), Paint.SECOND, tone)
         mesh.card(_limb(knee, foot, 0.13, 0.09), Paint.SECOND, tone)
         shoe = [(foot[0] - 0.07, foot[1] - 0.07, 0), (foot[0] + 0.17, foot[1] - 0.06, 0),
-                (foot[0] + 0.06, foot[1] + 0.04, 0), (foot[0] - 0.07, foot[1] + 0.03, 0)]  # fmt: skip
+                (foot[0] + 0.06, foot[1] + 0.04, 0),
+                (foot[0] - 0.07, foot[1] + 0.03, 0)]  # fmt: skip
         mesh.card(shoe, Paint.BLACK)
     arm = (-stride * 0.28, 1.02)
     mesh.card(_limb((0.0, 1.4), arm, 0.1, 0.08), Paint.FIRST, 0.7)
@@ -116,20 +118,21 @@ def person(variant: int) -> Mesh:
 
 def _wheel(mesh: MeshBuilder, x: float, radius: float, tyre: float) -> None:
     """A spoked wheel: what shines through belongs to it, as people label it."""
-    mesh.add(ring((x, radius, 0), radius, 18), Paint.DARK_METAL, mode=Mode.VEIL, extent=0.35)
+    mesh.add(ring((x, radius, 0), radius, 18), Paint.DARK_METAL, mode=Mode.VEIL, extent=0.22)
     circle = ring((x, radius, 0), radius - tyre / 2, 18)
     mesh.line(np.concatenate([circle, circle[:1]]), Paint.TYRE, tyre)
 
 
 @cache
 def bicycle(view: str) -> Mesh:
-    """A bicycle that points to the right, or is seen from its end."""
+    """A bicycle that points to the right ("side"), or goes "away" or "towards" the camera."""
     mesh = MeshBuilder(Surface.BICYCLE)
-    if view == "end":
+    if view != "side":
         mesh.card(_limb((0.0, 0.0), (0.0, 0.68), 0.06, 0.06), Paint.TYRE)
         mesh.card(_limb((0.0, 0.62), (0.0, 1.02), 0.07, 0.05), Paint.FIRST)
         mesh.line([(-0.29, 1.0, 0), (0.29, 1.0, 0)], Paint.DARK_METAL, 0.04)
-        mesh.card(ring((0.0, 0.74, 0), 0.05, 6), Paint.TAILLIGHT)
+        lamp = Paint.TAILLIGHT if view == "away" else Paint.HEADLIGHT
+        mesh.card(ring((0.0, 0.74, 0), 0.05, 6), lamp)
         return mesh.build()
     _wheel(mesh, -0.53, 0.34, 0.055)
     _wheel(mesh, 0.55, 0.34, 0.055)
@@ -147,13 +150,14 @@ def bicycle(view: str) -> Mesh:
 
 @cache
 def motorcycle(view: str) -> Mesh:
-    """A motorcycle that points to the right, or is seen from its end."""
+    """A motorcycle that points to the right ("side"), or goes "away" or "towards" the camera."""
     mesh = MeshBuilder(Surface.MOTORCYCLE)
-    if view == "end":
+    if view != "side":
         mesh.card(_limb((0.0, 0.0), (0.0, 0.62), 0.17, 0.15), Paint.TYRE)
         mesh.card(_limb((0.0, 0.5), (0.0, 0.98), 0.3, 0.36), Paint.FIRST)
         mesh.line([(-0.4, 1.04, 0), (0.4, 1.04, 0)], Paint.DARK_METAL, 0.05)
-        mesh.card(ring((0.0, 0.82, 0), 0.09, 8), Paint.TAILLIGHT)
+        lamp = Paint.TAILLIGHT if view == "away" else Paint.HEADLIGHT
+        mesh.card(ring((0.0, 0.82, 0), 0.09, 8), lamp)
         mesh.card([(-0.1, 0.52, 0), (0.1, 0.52, 0), (0.1, 0.66, 0), (-0.1, 0.66, 0)], Paint.WHITE)
         for side in (-1.0, 1.0):
             mesh.card(ring((side * 0.4, 1.2, 0), 0.07, 6), Paint.BLACK)
@@ -192,10 +196,10 @@ def _riding_legs(
 
 @cache
 def rider(view: str, mount: str) -> Mesh:
-    """The rider of a ``bicycle`` or ``motorcycle`` that points to the right, or is seen end-on."""
+    """The rider of a ``bicycle`` or ``motorcycle`` in one of its views."""
     mesh = MeshBuilder(Surface.RIDER)
     on_motorcycle = mount == "motorcycle"
-    if view == "end":
+    if view != "side":
         spread = 0.24 if on_motorcycle else 0.13
         for side, drop in ((-1.0, 0.0), (1.0, 0.22 * (not on_motorcycle))):
             foot = (side * spread, 0.28 + drop)
@@ -207,7 +211,7 @@ def rider(view: str, mount: str) -> Mesh:
         torso = [(-0.18, 0.9, 0), (0.18, 0.9, 0), (0.21, 1.4, 0), (0.1, 1.5, 0), (-0.1, 1.5, 0),
                  (-0.21, 1.4, 0)]  # fmt: skip
         mesh.card(torso, Paint.FIRST)
-        _head(mesh, 0.0, 1.64, 2.0, helmet=True)
+        _head(mesh, 0.0, 1.64, 2.0 if view == "away" else 0.0, helmet=True)
         return mesh.build()
     hip = (-0.3, 0.98) if on_motorcycle else (-0.22, 1.04)
     shoulder = (0.0, 1.5) if on_motorcycle else (0.1, 1.5)

@@ -63,11 +63,13 @@ def _albedo(
 ) -> NDArray[np.float64]:
     """Colour of every face by white light, (F, 3)."""
     street = scene.street
-    rows = [(street.asphalt, street.paving, street.soil, COLOURS[Paint.KERB])]
-    rows += [thing.colours + _NO_COLOURS[len(thing.colours) :] for thing in things]
+    own_colours: list[tuple] = [
+        (street.asphalt, street.paving, street.soil, tuple(COLOURS[Paint.KERB]))
+    ]
+    own_colours += [thing.colours + _NO_COLOURS[len(thing.colours) :] for thing in things]
     colours = COLOURS[mesh.paint]
     own = np.flatnonzero(mesh.paint < OWN_PAINTS)
-    colours[own] = np.array(rows)[thing_of[own], mesh.paint[own]]
+    colours[own] = np.array(own_colours)[thing_of[own], mesh.paint[own]]
     return colours * mesh.tone[:, None]
 
 

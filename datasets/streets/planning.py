@@ -57,13 +57,14 @@ def _plan_street(dice: Dice, town: Town) -> Street:
     parking = (dice.chance(0.5), dice.chance(0.55))
     left, right = (lanes * lane + (2.2 if parks else 0.3) for parks in parking)
     crossing = None
-    if dice.chance(0.45):
+    if dice.chance(0.5):
         near = dice.between(16, 48)
         crossing = (near, near + dice.between(6.5, 11))
     return Street(
         lanes=lanes,
         lane=lane,
         edges=(left, right),
+        verges=(_plan_verge(dice, town), _plan_verge(dice, town)),
         sidewalks=(dice.between(2.0, 4.2), dice.between(2.0, 4.2)),
         parking=parking,
         has_tracks=has_tracks,
@@ -74,6 +75,12 @@ def _plan_street(dice: Dice, town: Town) -> Street:
         wear=dice.share(),
         patches=tuple(_plan_patches(dice, left, right)),
     )
+
+
+def _plan_verge(dice: Dice, town: Town) -> float:
+    """Width of the grass along the kerb, more often where there are gardens and parks."""
+    width = dice.between(1.0, 2.6)
+    return width if dice.chance(0.12 + 0.5 * (town.blocks[1] + town.blocks[2])) else 0.0
 
 
 def _plan_patches(

@@ -15,6 +15,7 @@ from datasets.streets.planning import SPLITS, plan_scene
 from datasets.streets.poses import view_of
 from datasets.streets.raster import draw
 from datasets.streets.shading import shade
+from datasets.streets.textures import Pixels
 from datasets.streets.visibility import place_outlines
 from datasets.streets.weather import develop
 from datasets.taxonomy import ROAD_TRAIN_IDS
@@ -28,7 +29,7 @@ class Picture(NamedTuple):
     image: NDArray[np.uint8]  # (3, H, W), RGB
     label_ids: NDArray[np.uint8]  # (H, W), of Cityscapes
     train_ids: NDArray[np.uint8]  # (H, W), void 255
-    depth: NDArray[np.float32]  # (H, W), metres, at most ``shading.FARTHEST``
+    depth: Pixels  # (H, W), metres, at most ``shading.FARTHEST``
 
 
 def render(seed: int, split: str, index: int, condition: str, size: tuple[int, int]) -> Picture:
@@ -52,5 +53,5 @@ def render(seed: int, split: str, index: int, condition: str, size: tuple[int, i
     frame = shade(scene, outlines, placed, drawing, look)
     label_ids = noisy_labels(frame.surface, scene.label_seed)
     depth = frame.depth.copy()
-    image = develop(scene, placed, frame, look)
+    image = develop(scene, frame, look)
     return Picture(image, label_ids, _TRAIN_IDS.take(label_ids), depth)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from datasets.streets.buildings import Architecture
 from datasets.streets.dice import RGB, Dice
 from datasets.streets.furniture import PANEL, SIGN_SHAPES, TREE_VARIANTS
-from datasets.streets.scene import Street, Thing
+from datasets.streets.scene import KERB, Street, Thing
 from datasets.streets.towns import Town
 
 FAR = 130.0  # metres at which the street's sides end
@@ -21,7 +21,7 @@ def plan_sides(dice: Dice, town: Town, street: Street) -> Iterator[Thing]:
     for side in (-1, 1):
         yield from _blocks(dice, town, street, side)
         yield from _trees_and_lamps(dice, town, street, side)
-        yield from _signs(dice, town, street, side)
+        yield from _signs(dice, street, side)
         yield from _clutter(dice, street, side)
     if street.crossing is not None:
         yield from _corner_buildings(dice, town, street, street.crossing)
@@ -114,7 +114,7 @@ def _house(
 def _park(
     dice: Dice, town: Town, side: int, border: float, z: float, length: float
 ) -> Iterator[Thing]:
-    yield from _boundary(dice, town, side, border, z, length, 0.7)
+    yield from _boundary(dice, town, side, border, z, length, 0.5)
     for _ in range(int(length / 3.2)):
         x = border + 2.2 + 18 * dice.share() ** 1.5
         yield _tree(dice, town, side * x, z + dice.between(0, length))
@@ -137,7 +137,7 @@ def _boundary(
     if kind == "wall":
         options, height = (town.wall_grain,), dice.between(0.9, 2.3)
         base = dice.tint(dice.pick(town.walls), 0.12)
-        colours = (base, tuple(c * 0.86 for c in base))
+        colours = (base, (base[0] * 0.86, base[1] * 0.86, base[2] * 0.86))
     elif kind == "hedge":
         options = (dice.whole(0, 3),)
         colours = (dice.tint(dice.pick(town.leaves), 0.12),)
@@ -148,8 +148,10 @@ def _boundary(
         )  # fmt: skip
 
 
-def _tree(dice: Dice, town: Town, x: float, z: float) -> Thing:
+def _tree(dice: Dice, town: Town, x: float, z: float, at_kerb: bool = False) -> Thing:
     kind = dice.weighted(dict(town.trees))
+    if at_kerb and kind in ("bush", "conifer"):  # they would reach into the road
+        kind = "young"
     size = dice.between(0.8, 1.2)
     return Thing(
         "tree", (kind, dice.whole(0, TREE_VARIANTS - 1)), x=x, z=z,
@@ -165,18 +167,18 @@ def _trees_and_lamps(dice: Dice, town: Town, street: Street, side: int) -> Itera
         z = dice.between(4, 12)
         while z < 90:
             if not _at_crossing(street, z, 5):
-                yield _tree(dice, town, side * kerb, z)
+                yield _tree(dice, town, side * kerb, z, at_kerb=True)
             z += spacing
     spacing = dice.between(20, 32)
     z = dice.between(6, 22)
     while z < 80:
         if not _at_crossing(street, z, 2):
-            yield Thing("street_lamp", (town.lamp,), x=side * (kerb - 0.2), z=z, y=0.12,
+            yield Thing("street_lamp", (town.lamp,), x=side * (kerb - 0.2), z=z, y=KERB,
                         scale=(-side, 1.0, 1.0))  # fmt: skip
         z += spacing
 
 
-def _signs(dice: Dice, town: Town, street: Street, side: int) -> Iterator[Thing]:
+def _signs(dice: Dice, street: Street, side: int) -> Iterator[Thing]:
     for _ in range(dice.whole(1, 3) if side > 0 else dice.whole(0, 2)):
         z = dice.between(7, 45)
         if _at_crossing(street, z, 0):
@@ -184,11 +186,12 @@ def _signs(dice: Dice, town: Town, street: Street, side: int) -> Iterator[Thing]
         shape = dice.pick(SIGN_SHAPES)
         second = dice.pick(SIGN_SHAPES) if dice.chance(0.3) and shape != "direction" else None
         size = dice.between(0.9, 1.2)
-        yield Thing("traffic_sign", (shape, second), x=side * (street.edge(side) + 0.45), z=z, y=0.12,
-                    scale=(size, size, 1.0))  # fmt: skip
+        x = side * (street.edge(side) + 0.45)
+        yield Thing("traffic_sign", (shape, second), x=x, z=z, y=KERB, scale=(size, size, 1.0))
     for _ in range(dice.whole(0, 2)):
-        yield Thing("pole", (), x=side * (street.edge(side) + dice.between(0.3, 0.6)), z=dice.between(8, 60),
-                    y=0.12, scale=(dice.between(0.8, 1.6), dice.between(2.5, 7), 1.0))  # fmt: skip
+        x = side * (street.edge(side) + dice.between(0.3, 0.6))
+        yield Thing("pole", (), x=x, z=dice.between(8, 60), y=KERB,
+                    scale=(dice.between(0.8, 1.6), dice.between(2.5, 7), 1.0))  # fmt: skip
 
 
 def _clutter(dice: Dice, street: Street, side: int) -> Iterator[Thing]:
@@ -200,7 +203,7 @@ def _clutter(dice: Dice, street: Street, side: int) -> Iterator[Thing]:
         kind = dice.whole(0, 3)
         x = street.border(side) - 0.5 if kind < 3 else street.edge(side) + 0.3
         yield Thing(
-            "clutter", (kind,), x=side * x, z=z, y=0.12, scale=(side, 1, 1), colours=(colour,)
+            "clutter", (kind,), x=side * x, z=z, y=KERB, scale=(side, 1, 1), colours=(colour,)
         )
 
 
@@ -224,19 +227,19 @@ def _corner_buildings(
 
 
 def _traffic_lights(dice: Dice, street: Street, crossing: tuple[float, float]) -> Iterator[Thing]:
-    if not dice.chance(0.75):
+    if not dice.chance(0.85):
         return
     lit = dice.pick((0, 0, 1, 2, 2))
     near, far = crossing
     yield Thing(
-        "traffic_light", (lit, dice.chance(0.6)), x=street.edge(1) + 0.5, z=near - 1.2, y=0.12
+        "traffic_light", (lit, dice.chance(0.6)), x=street.edge(1) + 0.5, z=near - 1.2, y=KERB
     )
-    if dice.chance(0.6):
-        yield Thing("traffic_light", (lit, False), x=-street.edge(-1) - 0.5, z=near - 1.2, y=0.12)
+    if dice.chance(0.75):
+        yield Thing("traffic_light", (lit, False), x=-street.edge(-1) - 0.5, z=near - 1.2, y=KERB)
     for side in (-1, 1):
         if dice.chance(0.5):
             yield Thing(
-                "light_from_behind", (), x=side * (street.edge(side) + 0.5), z=far + 1.2, y=0.12
+                "light_from_behind", (), x=side * (street.edge(side) + 0.5), z=far + 1.2, y=KERB
             )
         elif dice.chance(0.6):
             yield Thing(
@@ -244,7 +247,7 @@ def _traffic_lights(dice: Dice, street: Street, crossing: tuple[float, float]) -
                 (lit, False),
                 x=side * (street.edge(side) + 0.6),
                 z=far + 1.5,
-                y=0.12,
+                y=KERB,
             )
 
 
@@ -256,9 +259,11 @@ def _backdrop(dice: Dice, town: Town) -> Iterator[Thing]:
             architecture = dice.pick(town.rows)
             bays = dice.whole(4, 8)
             length = bays * architecture.bay
-            yield Thing("building", (architecture, dice.whole(*town.floors) + 1, bays, dice.whole(0, 2)),
+            floors = dice.whole(*town.floors) + 1
+            yield Thing("building", (architecture, floors, bays, dice.whole(0, 2)),
                         x=x + length, z=FAR + dice.between(12, 30), turn=1.0,
-                        colours=_facade_colours(dice, town), nearness=-1.0, casts=False)  # fmt: skip
+                        colours=_facade_colours(dice, town), nearness=-1.0,
+                        casts=False)  # fmt: skip
             x += length
         else:
             size = dice.between(1.2, 2.0)

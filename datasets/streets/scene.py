@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from datasets.streets.dice import RGB
 from datasets.streets.towns import Town
 
+KERB = 0.12  # metres from the road up to the sidewalk
+
 
 @dataclass(frozen=True)
 class Camera:
@@ -27,6 +29,7 @@ class Street:
     lane: float  # width of a lane
     edges: tuple[float, float]  # left and right edge of the road, both positive
     sidewalks: tuple[float, float]  # widths
+    verges: tuple[float, float]  # widths of the grass between kerb and sidewalk
     parking: tuple[bool, bool]
     has_tracks: bool
     crossing: tuple[float, float] | None  # near and far edge of the street that crosses
@@ -42,7 +45,11 @@ class Street:
 
     def border(self, side: int) -> float:
         """Distance at which the sidewalk of a side ends."""
-        return self.edges[side > 0] + self.sidewalks[side > 0]
+        return self.edges[side > 0] + self.verges[side > 0] + self.sidewalks[side > 0]
+
+    def walk(self, side: int) -> float:
+        """Distance at which the sidewalk of a side begins."""
+        return self.edges[side > 0] + self.verges[side > 0]
 
 
 @dataclass(frozen=True)

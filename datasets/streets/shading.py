@@ -18,7 +18,7 @@ from datasets.streets.poses import NEAR, View
 from datasets.streets.raster import SUPERSAMPLE, Drawing
 from datasets.streets.scene import Scene
 from datasets.streets.shadows import shadow_masks, sun_direction
-from datasets.streets.textures import Grain
+from datasets.streets.textures import Grain, Pixels
 from datasets.streets.visibility import Outlines
 
 FARTHEST = 400.0  # metres, where the sky is taken to be
@@ -28,14 +28,14 @@ FARTHEST = 400.0  # metres, where the sky is taken to be
 class Frame:
     """A picture in the making, with all that later steps read; H rows, W columns."""
 
-    rgb: NDArray[np.float32]  # (3, H, W), sRGB 0..255 and above
+    rgb: Pixels  # (3, H, W), sRGB 0..255 and above
     view: View
     surface: NDArray[np.uint8]  # (H, W), label id without noise
-    depth: NDArray[np.float32]  # (H, W), metres
-    x: NDArray[np.float32]  # (H, W), metres to the right of the camera
-    y: NDArray[np.float32]  # (H, W), metres above the road
+    depth: Pixels  # (H, W), metres
+    x: Pixels  # (H, W), metres to the right of the camera
+    y: Pixels  # (H, W), metres above the road
     is_level: NDArray[np.bool_]  # (H, W), ground
-    glow: NDArray[np.float32] | None  # (H, W, 3), light given off, at night
+    glow: Pixels | None  # (H, W, 3), light given off, at night
 
 
 class _FaceTable(NamedTuple):
@@ -102,7 +102,7 @@ def _front_faces(drawing: Drawing) -> NDArray[np.int64]:
     return np.where(veil > 0, drawing.veils.take(veil), one & ((1 << drawing.face_bits) - 1))
 
 
-def _colours(drawing: Drawing, table: _FaceTable, placed: Placed) -> NDArray[np.float32]:
+def _colours(drawing: Drawing, table: _FaceTable, placed: Placed) -> Pixels:
     """Colour of each pixel, the mean over its samples, (3, H, W)."""
     samples = drawing.samples
     if len(drawing.veils) == 1:
@@ -124,7 +124,7 @@ def _colours(drawing: Drawing, table: _FaceTable, placed: Placed) -> NDArray[np.
 
 
 def _geometry(
-    scene: Scene, drawing: Drawing, face: NDArray, table: _FaceTable, picture: NDArray[np.float32]
+    scene: Scene, drawing: Drawing, face: NDArray, table: _FaceTable, picture: Pixels
 ) -> Frame:
     view = drawing.view
     plane = drawing.plane.astype(np.float32)
@@ -192,7 +192,7 @@ def _paint_sky(scene: Scene, frame: Frame, look: Look) -> None:
     side = ((column - view.u0) / view.focal).astype(np.float32)
     height = np.minimum(up * np.float32(2.2), 1)
     height *= 2 - height
-    zenith, horizon = np.float32(look.zenith), np.float32(look.horizon)
+    zenith, horizon = np.array([look.zenith, look.horizon], np.float32)
     colour = horizon[:, None] + (zenith - horizon)[:, None] * height
     if look.clouds:
         reach = 1 / (up + np.float32(0.1))
@@ -212,5 +212,5 @@ def _paint_sky(scene: Scene, frame: Frame, look: Look) -> None:
         distance = (side - np.float32(sun[0] / sun[2])) ** 2
         distance += (up - np.float32(sun[1] / sun[2])) ** 2
         glow = np.float32(90 * max(look.sun)) / (1 + 14 * distance)
-        colour += glow * np.float32([1.0, 0.95, 0.8])[:, None]
+        colour += glow * np.array([[1.0], [0.95], [0.8]], np.float32)
     frame.rgb.reshape(3, -1)[:, places] = colour

@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 
 from datasets.streets.dice import Dice
 
+Pixels = NDArray[np.floating]  # of float32
+
 TILE = 512  # texels along a side, a power of two
 TEXELS_PER_METRE = 80
 MIDDLE = 128  # value that leaves a surface as it is
@@ -257,7 +259,7 @@ def _lookup(
 
 
 def _texels(
-    u: NDArray[np.float32], v: NDArray[np.float32], footprint: NDArray[np.float32]
+    u: Pixels, v: Pixels, footprint: Pixels
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
     """Texel column and row, and the level whose texels have about a pixel's size."""
     # truncation rounds down as long as nothing is negative
@@ -268,9 +270,7 @@ def _texels(
     return column, row, np.frexp(footprint * np.float32(TEXELS_PER_METRE))[1].astype(np.int64)
 
 
-def sample(
-    grain: Grain, u: NDArray[np.float32], v: NDArray[np.float32], footprint: NDArray[np.float32]
-) -> NDArray[np.uint8]:
+def sample(grain: Grain, u: Pixels, v: Pixels, footprint: Pixels) -> NDArray[np.uint8]:
     """One grain at surface coordinates.
 
     Args:
@@ -285,9 +285,9 @@ def sample(
 
 def sample_twice(
     grain: NDArray[np.uint8],
-    u: NDArray[np.float32],
-    v: NDArray[np.float32],
-    footprint: NDArray[np.float32],
+    u: Pixels,
+    v: Pixels,
+    footprint: Pixels,
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     """Grain of each pixel, and blotches sixteen times as large; arguments as for ``sample``."""
     column, row, level = _texels(u, v, footprint)

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from datasets.streets.cars import CAR_SHAPES
 from datasets.streets.dice import RGB, Dice
 from datasets.streets.people import PERSON_VARIANTS
-from datasets.streets.scene import Street, Thing
+from datasets.streets.scene import KERB, Street, Thing
 from datasets.streets.towns import Town
-from datasets.streets.vehicles import CAR_SHAPES
 
 _CAR_PAINTS: tuple[tuple[RGB, float], ...] = (
     ((34, 36, 40), 20), ((190, 192, 196), 18), ((232, 232, 230), 16), ((110, 114, 120), 16),
-    ((40, 60, 110), 9), ((140, 30, 34), 8), ((70, 84, 96), 6), ((60, 90, 70), 3), ((196, 160, 90), 2),
+    ((40, 60, 110), 9), ((140, 30, 34), 8), ((70, 84, 96), 6), ((60, 90, 70), 3),
+    ((196, 160, 90), 2),
     ((200, 90, 40), 2),
 )  # fmt: skip
 _BUMPERS: RGB = (52, 54, 58)
@@ -24,7 +25,8 @@ _LOADS: tuple[RGB, ...] = (
     (200, 190, 160),
 )
 _CLOTHES: tuple[RGB, ...] = (
-    (36, 38, 46), (60, 70, 100), (120, 40, 44), (176, 170, 160), (84, 96, 74), (150, 110, 70), (204, 204, 208),
+    (36, 38, 46), (60, 70, 100), (120, 40, 44), (176, 170, 160), (84, 96, 74), (150, 110, 70),
+    (204, 204, 208),
     (40, 92, 120), (190, 150, 60), (110, 80, 120), (200, 90, 70),
 )  # fmt: skip
 _TROUSERS: tuple[RGB, ...] = (
@@ -49,7 +51,6 @@ _HELMETS: tuple[RGB, ...] = (
     (60, 110, 170),
     (220, 190, 60),
 )
-_SHOULDER = 0.12  # metres of the kerb
 
 
 def _car(dice: Dice, x: float, z: float, turn: float) -> Thing:
@@ -95,7 +96,7 @@ def _two_wheeler(
     with_rider: bool = True,
 ) -> Iterator[Thing]:
     """A bicycle or motorcycle; ``heading`` is "away", "towards", "left" or "right"."""
-    view = "end" if heading in ("away", "towards") else "side"
+    view = heading if heading in ("away", "towards") else "side"
     mirrored = -1.0 if heading == "left" else 1.0
     paint = dice.tint(dice.weighted(dict(_CAR_PAINTS)), 0.1)
     yield Thing(
@@ -109,8 +110,8 @@ def _two_wheeler(
             dice.pick(_SKINS),
             dice.pick(_HELMETS),
         )
-        yield Thing("rider", (view, mount), x=x, z=z, y=y, scale=(mirrored, 1.0, 1.0), colours=colours,
-                    nearness=0.05)  # fmt: skip
+        yield Thing("rider", (view, mount), x=x, z=z, y=y, scale=(mirrored, 1.0, 1.0),
+                    colours=colours, nearness=0.05)  # fmt: skip
 
 
 def plan_vehicles(dice: Dice, town: Town, street: Street, own_x: float) -> Iterator[Thing]:
@@ -129,9 +130,9 @@ def plan_vehicles(dice: Dice, town: Town, street: Street, own_x: float) -> Itera
     for side in (-1, 1):
         if street.parking[side > 0]:
             yield from _parked(dice, street, side)
-    yield from _riders(dice, street)
+    yield from _riders(dice, town, street)
     if street.crossing is not None:
-        yield from _crossing_vehicles(dice, town, street, street.crossing)
+        yield from _crossing_vehicles(dice, town, street.crossing)
 
 
 def _lane(dice: Dice, town: Town, x: float, is_own: bool, is_blocked: bool) -> Iterator[Thing]:
@@ -142,7 +143,7 @@ def _lane(dice: Dice, town: Town, x: float, is_own: bool, is_blocked: bool) -> I
     z = dice.between(9, 45) if is_own else dice.between(4, 40)
     gap = dice.between(8, 34)
     while z < 75:
-        kind = dice.weighted({"car": 86, "truck": 5, "bus": 4.5, "motorcycle": 4.5})
+        kind = dice.weighted({"car": 86, "truck": 5, "bus": 4.5, "motorcycle": 7})
         place = x + dice.between(-0.25, 0.25)
         if kind == "car":
             yield _car(dice, place, z + 2.3, turn)
@@ -177,26 +178,24 @@ def _parked(dice: Dice, street: Street, side: int) -> Iterator[Thing]:
         z += dice.between(5.4, 6.4)
 
 
-def _riders(dice: Dice, street: Street) -> Iterator[Thing]:
+def _riders(dice: Dice, town: Town, street: Street) -> Iterator[Thing]:
     for side in (-1, 1):
-        if dice.chance(0.17):
+        if dice.chance(0.2 * town.bicycles):
             away = side > 0
             x = side * (street.edge(side) - (2.7 if street.parking[side > 0] else 0.7))
             heading = "away" if away else "towards"
             yield from _two_wheeler(dice, "bicycle", x, dice.between(7, 26), heading)
-        if dice.chance(0.22):  # parked
-            x = side * (street.edge(side) + dice.between(0.9, 1.6))
+        if dice.chance(0.28 * town.bicycles):  # parked
+            x = side * (street.walk(side) + dice.between(0.9, 1.6))
             z = dice.between(7, 24)
-            mount = "motorcycle" if dice.chance(0.22) else "bicycle"
+            mount = "motorcycle" if dice.chance(0.35) else "bicycle"
             for i in range(dice.whole(1, 4)):
                 yield from _two_wheeler(
-                    dice, mount, x, z + 0.7 * i, "left" if side < 0 else "right", _SHOULDER, False
+                    dice, mount, x, z + 0.7 * i, "left" if side < 0 else "right", KERB, False
                 )
 
 
-def _crossing_vehicles(
-    dice: Dice, town: Town, street: Street, crossing: tuple[float, float]
-) -> Iterator[Thing]:
+def _crossing_vehicles(dice: Dice, town: Town, crossing: tuple[float, float]) -> Iterator[Thing]:
     near, far = crossing
     for z, turn, heading in ((far - 1.9, 1.0, "left"), (near + 1.9, 3.0, "right")):
         for x in (dice.between(-22, -3), dice.between(-3, 22)):
@@ -233,10 +232,10 @@ def plan_people(dice: Dice, town: Town, street: Street) -> Iterator[Thing]:
     """Pedestrians on the sidewalks and on the zebra crossing."""
     for side in (-1, 1):
         for _ in range(int(dice.between(0, 7) * town.bustle)):
-            x = side * dice.between(street.edge(side) + 0.5, street.border(side) - 0.3)
+            x = side * dice.between(street.walk(side) + 0.5, street.border(side) - 0.3)
             z = 6 + 54 * dice.share() ** 1.6
             for i in range(1 + dice.chance(0.3)):
-                yield _person(dice, x + 0.55 * i, z + 0.1 * i, _SHOULDER)
+                yield _person(dice, x + 0.55 * i, z + 0.1 * i, KERB)
     if street.crossing is not None:
         for _ in range(int(dice.between(0, 4) * town.bustle)):
             x = dice.between(-street.edge(-1), street.edge(1))

@@ -10,13 +10,12 @@ from datasets.streets import textures
 from datasets.streets.dice import Dice
 from datasets.streets.look import Look
 from datasets.streets.paints import Surface
-from datasets.streets.placing import Placed
 from datasets.streets.scene import Scene
 from datasets.streets.shading import FARTHEST, Frame
-from datasets.streets.textures import Grain
+from datasets.streets.textures import Grain, Pixels
 
 
-def develop(scene: Scene, placed: Placed, frame: Frame, look: Look) -> NDArray[np.uint8]:
+def develop(scene: Scene, frame: Frame, look: Look) -> NDArray[np.uint8]:
     """Add weather, artificial light and the camera to a picture: RGB (3, H, W)."""
     dice = Dice(look.seed)
     if look.snow:
@@ -24,7 +23,7 @@ def develop(scene: Scene, placed: Placed, frame: Frame, look: Look) -> NDArray[n
     if look.wet:
         _wet_ground(frame, look)
     if look.lamps:
-        _light_lamps(scene, placed, frame, look)
+        _light_lamps(scene, frame, look)
     _add_haze(frame, look)
     if look.flakes or look.streaks:
         _add_fall(frame, look, dice)
@@ -33,7 +32,7 @@ def develop(scene: Scene, placed: Placed, frame: Frame, look: Look) -> NDArray[n
     return _expose(frame, look, dice)
 
 
-def transmission(depth: NDArray[np.float32], extinction: float) -> NDArray[np.float32]:
+def transmission(depth: Pixels, extinction: float) -> Pixels:
     """Share of light that reaches the camera, exp(-extinction depth), on a table of depths."""
     steps = np.exp(-extinction * np.arange(int(FARTHEST * 4) + 2) / 4).astype(np.float32)
     return steps.take((depth * np.float32(4)).astype(np.int32))
@@ -95,7 +94,7 @@ def _wet_ground(frame: Frame, look: Look) -> None:
         part += (blurred * np.float32(0.9) - part) * share
 
 
-def _light_lamps(scene: Scene, placed: Placed, frame: Frame, look: Look) -> None:
+def _light_lamps(scene: Scene, frame: Frame, look: Look) -> None:
     """Street lamps and the own headlights light what is near them; bright lights bloom."""
     strength = np.float32(look.lamps)
     light = np.zeros_like(frame.depth)
@@ -117,11 +116,12 @@ def _light_lamps(scene: Scene, placed: Placed, frame: Frame, look: Look) -> None
     beam *= np.float32(0.55) * strength
     is_sky = frame.surface == Surface.SKY
     warm[is_sky] = beam[is_sky] = 0
-    own = np.float32(look.ambient)
+    own = np.array(look.ambient, np.float32)
     glow = frame.glow
     assert glow is not None
     scale = max(1, frame.view.height // 128)
-    small = np.clip(glow, 0, 255).astype(np.uint8)
+    # lit windows are too weak to bloom
+    small = np.clip((glow - 150) * np.float32(2), 0, 255).astype(np.uint8)
     bloom = cv2.blur(small, (4 * scale + 1, 4 * scale + 1)).astype(np.float32) * np.float32(0.9)
     for size in (12, 30):
         k = size * scale + 1

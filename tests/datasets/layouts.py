@@ -7,6 +7,11 @@ import numpy as np
 from PIL import Image
 
 SIZE = (6, 8)  # rows, columns
+CAMVID_SEQUENCES = {
+    "train": ("0001TP", "0006R0", "0016E5"),
+    "val": ("0016E5",),
+    "test": ("0001TP", "Seq05VD"),
+}
 
 
 def write_image(path: Path, size=SIZE, seed=0):
@@ -43,8 +48,8 @@ def truncate(path: Path):
 def camvid(root: Path, train=6, val=2, test=4):
     for split, count in (("train", train), ("val", val), ("test", test)):
         for index in range(count):
-            names = {"test": ("0001TP", "Seq05VD")}.get(split, ("0001TP", "0006R0", "0016E5"))
-            name = f"{names[index % len(names)]}_{index:05d}.png"
+            sequences = CAMVID_SEQUENCES[split]
+            name = f"{sequences[index % len(sequences)]}_{split}{index:05d}.png"
             write_image(root / split / name, seed=index)
             write_label(root / f"{split}annot" / name, striped(np.roll(range(12), index)))
     return root

@@ -5,13 +5,13 @@ import signal
 
 import pytest
 import torch
-from tests.datasets import layouts
-from tests.datasets.toys import Toy
 
 from datasets.cache import ArrayCache
 from datasets.camvid import CamVid
 from datasets.loaders import eval_batches
 from datasets.transforms import Transform, eval_transform, train_transform
+from tests.datasets import layouts
+from tests.datasets.toys import Toy
 from utils.files import WriteError
 
 MIXED = [(4, 6), (9, 5), (4, 6), (7, 7)]
@@ -74,7 +74,7 @@ def test_what_changes_the_content_changes_the_name(tmp_path):
     assert build() == 1
     assert build(transform=eval_transform((3, 3))) == 2
     assert build("val") == 3
-    label = root / "trainannot" / "0001TP_00000.png"
+    label = root / "trainannot" / "0001TP_train00000.png"
     layouts.write_label(label, layouts.filled(3))
     os.utime(label, (1, 1))
     assert build() == 4

@@ -4,7 +4,6 @@ import cv2
 import numpy as np
 import pytest
 from PIL import Image
-from tests.datasets.layouts import filled, striped, truncate, write_image, write_label
 
 from datasets.files import (
     by_key,
@@ -15,6 +14,7 @@ from datasets.files import (
     read_ids,
     read_image,
 )
+from tests.datasets.layouts import filled, striped, truncate, write_image, write_label
 
 
 @pytest.mark.parametrize("suffix", ["png", "bmp", "tif"])

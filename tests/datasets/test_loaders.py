@@ -4,15 +4,15 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 
 import pytest
 import torch
-from tests.datasets.toys import Toy
 
 from datasets.loaders import StepSampler, eval_batches, paired, train_batches
 from datasets.transforms import train_transform
+from tests.datasets.toys import Toy
 
 ROOT = Path(__file__).parents[2]
 RANDOM = train_transform("scale_crop", (6, 6), flip=0.5, colour_jitter=0.5)
@@ -60,7 +60,7 @@ def test_a_resumed_run_goes_on_where_it_stopped(start):
 def test_an_epoch_shows_every_image_once_and_epochs_differ():
     batches = first_batches(8)
     ids = [batch["id"] for batch in batches]
-    first, second = (sum(ids[start : start + 4], []) for start in (0, 4))
+    first, second = (list(chain(*ids[start : start + 4])) for start in (0, 4))
     assert sorted(first) == sorted(second) == sorted(f"item{i}" for i in range(12))
     assert first != second
     again = {
@@ -110,7 +110,7 @@ def test_evaluation_keeps_the_order_and_can_be_repeated(num_workers):
     for _ in range(2):
         walk = list(batches)
         assert [len(batch["id"]) for batch in walk] == [5, 5, 2]
-        assert sum((batch["id"] for batch in walk), []) == [f"item{i}" for i in range(12)]
+        assert list(chain(*(batch["id"] for batch in walk))) == [f"item{i}" for i in range(12)]
     assert len(batches) == 3
 
 

@@ -119,7 +119,9 @@ def test_a_scaled_crop_is_a_crop_of_the_scaled_image(seed):
     expected = np.asarray(whole)[top : top + 40, left : left + 50].astype(int)
     labels = torch.from_numpy((image[..., 0] > 127).astype(np.uint8))
     ids = resize_map(labels, size)[top : top + 40, left : left + 50]
-    assert np.abs(found["image"].permute(1, 2, 0).numpy() - expected).max() <= 1
+    difference = np.abs(found["image"].permute(1, 2, 0).numpy() - expected)
+    assert difference.max() <= 2  # on white noise; each of two passes rounds to whole levels
+    assert difference.mean() < 0.05
     assert torch.equal(found["label"], ids)
 
 

@@ -255,19 +255,6 @@ def test_a_failed_save_leaves_the_old_file(tmp_path, monkeypatch):
     assert [entry.name for entry in tmp_path.iterdir()] == [path.name]
 
 
-def test_flags_are_restored_from_the_file_or_its_name(tmp_path, mobilenet):
-    path, _, opts = saved(tmp_path)
-    assert checkpoint.stored_flags(path)["total_itrs"] == opts.total_itrs
-    named = tmp_path / "best_deeplabv3plus_mobilenet_cityscapes_os16_seed12.pth"
-    torch.save(published(mobilenet), named)
-    assert checkpoint.stored_flags(named) == {
-        "model": "deeplabv3plus_mobilenet",
-        "dataset": "cityscapes",
-        "output_stride": 16,
-        "separable_conv": False,
-    }
-
-
 def test_an_ordered_dict_of_tensors_is_a_network(tmp_path):
     path = tmp_path / "state.pth"
     torch.save(collections.OrderedDict(weight=torch.ones(2)), path)

@@ -246,25 +246,18 @@ def test_other_processes_write_no_metrics(monkeypatch, tmp_path):
     monkeypatch.setenv("RANK", "1")
     run = RunLog(tmp_path / "run")
     run.log_scalars("train", 1, {"loss": 1.0})
-    run.log_images(1, "sample", [np.zeros((4, 4, 3), np.uint8)])
     run.close()
     assert not (tmp_path / "run").exists()
 
 
-def test_events_hold_scalars_and_images(tmp_path):
+def test_events_hold_scalars(tmp_path):
     accumulators = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     run = RunLog(tmp_path)
     run.log_scalars("train", 7, {"loss": 0.5, "bad": float("inf"), "iou": [1.0]})
-    run.log_images(7, "sample", [np.full((4, 6, 3), 200, np.uint8), np.zeros((5, 3, 3), np.uint8)])
     run.close()
     events = accumulators.EventAccumulator(str(tmp_path)).Reload()
     assert events.Tags()["scalars"] == ["train/loss"]
     assert [(e.step, e.value) for e in events.Scalars("train/loss")] == [(7, 0.5)]
-    sizes = {tag: events.Images(tag)[0] for tag in events.Tags()["images"]}
-    assert {t: (i.height, i.width) for t, i in sizes.items()} == {
-        "sample/0": (4, 6),
-        "sample/1": (5, 3),
-    }
 
 
 def test_a_continued_run_purges_later_events(tmp_path):
@@ -286,7 +279,6 @@ def test_without_tensorboard_there_is_one_warning_and_the_numbers(monkeypatch, t
     with caplog.at_level(logging.WARNING, "segdoubt"):
         run = RunLog(tmp_path)
         run.log_scalars("train", 1, {"loss": 1.0})
-        run.log_images(1, "sample", [np.zeros((4, 4, 3), np.uint8)])
         run.close()
     assert len(caplog.records) == 1
     assert "no TensorBoard events" in caplog.text

@@ -1,0 +1,51 @@
+import pytest
+
+from datasets import DATASETS, build_dataset, own_options
+from datasets.base import SegDataset
+from datasets.transforms import eval_transform
+from tests.datasets import layouts
+
+ALWAYS = {"year": "2012", "condition": None, "download": False}  # as the flags give them
+
+
+def test_the_data_sets_by_name():
+    assert set(DATASETS) == {"streets", "cityscapes", "acdc", "voc", "kvasir", "camvid", "folder"}
+    for name, kind in DATASETS.items():
+        assert issubclass(kind, SegDataset)
+        assert kind.name == name
+        assert kind.__doc__
+        assert kind.layout
+
+
+def test_options_go_to_the_data_set_that_takes_them(tmp_path):
+    assert own_options(DATASETS["camvid"]) == {}
+    assert own_options(DATASETS["voc"]) == {"year": "2012", "download": False}
+    root = layouts.acdc(tmp_path)
+    dataset = build_dataset("acdc", root, "val", **{**ALWAYS, "condition": "fog"})
+    assert {item.condition for item in dataset.items} == {"fog"}
+
+
+def test_the_shared_arguments_arrive(tmp_path):
+    dataset = build_dataset(
+        "camvid",
+        layouts.camvid(tmp_path / "data"),
+        "train",
+        transform=eval_transform((3, 4)),
+        seed=7,
+        cache=tmp_path / "cache",
+        **ALWAYS,
+    )
+    assert dataset.seed == 7
+    assert dataset[0]["label"].shape == (3, 4)
+    assert list((tmp_path / "cache").glob("camvid_train_3x4_*.bin"))
+
+
+def test_an_option_of_another_data_set_is_refused(tmp_path):
+    root = layouts.camvid(tmp_path)
+    for option, owner in (({"condition": "night"}, "streets and acdc"), ({"year": "2007"}, "voc")):
+        with pytest.raises(ValueError, match=f"does not apply to camvid; it belongs to {owner}"):
+            build_dataset("camvid", root, "train", **{**ALWAYS, **option})
+
+
+def test_generated_data_needs_no_root():
+    assert len(build_dataset("streets", None, "val", **ALWAYS)) > 0

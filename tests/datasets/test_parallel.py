@@ -1,0 +1,37 @@
+import threading
+import time
+
+import pytest
+
+from datasets.parallel import threaded
+
+
+@pytest.mark.parametrize("count", [0, 1, 3, 50])
+def test_results_come_in_order(count):
+    def slow_at_first(index):
+        time.sleep(0.02 if index == 0 else 0)
+        return index**2
+
+    assert list(threaded(slow_at_first, count, "squares")) == [i**2 for i in range(count)]
+
+
+def test_a_slow_consumer_holds_few_results():
+    done = []
+    results = threaded(lambda index: done.append(index), 1000, "items")
+    next(results)
+    time.sleep(0.05)
+    assert len(done) < 1000
+    results.close()
+
+
+def test_an_error_stops_the_pass():
+    def fail_at_three(index):
+        if index == 3:
+            raise ValueError("three")
+        return index
+
+    results = threaded(fail_at_three, 10_000, "items")
+    assert [next(results) for _ in range(3)] == [0, 1, 2]
+    with pytest.raises(ValueError, match="three"):
+        next(results)
+    assert threading.active_count() < 20

@@ -1,0 +1,241 @@
+"""Cityscapes, ACDC, VOC, Kvasir and CamVid on tiny files in their layouts, CamVid also for real."""
+
+import hashlib
+from collections import Counter
+from itertools import chain
+from urllib.error import URLError
+
+import pytest
+import torch
+
+import datasets.voc
+from datasets.acdc import ACDC
+from datasets.camvid import CamVid
+from datasets.cityscapes import Cityscapes
+from datasets.kvasir import Kvasir
+from datasets.voc import VOC
+from tests.datasets import layouts
+
+
+def row(sample):
+    return sample["label"][0].tolist()
+
+
+def test_cityscapes_pairs_by_city_and_maps_label_ids(tmp_path):
+    dataset = Cityscapes(layouts.cityscapes(tmp_path), "train")
+    assert [item.id for item in dataset.items] == [
+        "aachen_000000_000000",
+        "aachen_000000_000001",
+        "bonn_000000_000000",
+        "bonn_000000_000001",
+    ]
+    assert dataset[2]["scene"] == "bonn"
+    assert row(dataset[0])[:4] == [0, 255, 18, 255]
+
+
+def test_cityscapes_server_ids_are_label_ids(tmp_path):
+    dataset = Cityscapes(layouts.cityscapes(tmp_path), "train")
+    raw = dataset.read_raw_label(0)
+    decoded = dataset.decode_label(dataset.encode_label(raw, tmp_path))
+    assert decoded[0, :4].tolist() == [7, 0, 33, 0]
+    assert decoded.dtype == torch.uint8
+
+
+def test_cityscapes_licence_plates_are_void_and_unknown_ids_refused(tmp_path):
+    root = layouts.cityscapes(tmp_path)
+    label = root / "gtFine/train/aachen/aachen_000000_000000_gtFine_labelIds.png"
+    layouts.write_label(label, layouts.striped([255, 26]))
+    assert row(Cityscapes(root, "train")[0])[:2] == [255, 13]
+    layouts.write_label(label, layouts.striped([34, 26]))
+    with pytest.raises(ValueError, match=r"labelIds\.png: label value 34 outside .* 26 = car"):
+        Cityscapes(root, "train")[0]
+
+
+def test_cityscapes_without_its_labels_shows_the_tree(tmp_path):
+    layouts.write_image(tmp_path / "leftImg8bit/val/bonn/bonn_0_0_leftImg8bit.png")
+    with pytest.raises(ValueError, match=r"gtFine/val does not exist; .* holds leftImg8bit/\.\n"):
+        Cityscapes(tmp_path, "val")
+
+
+@pytest.mark.parametrize("archives", [False, True])
+@pytest.mark.parametrize(
+    ("kind", "ids"), [("labelTrainIds", (0, 18, 255)), ("labelIds", (7, 33, 0))]
+)
+def test_acdc_reads_either_layout_and_either_kind_of_label(tmp_path, archives, kind, ids):
+    dataset = ACDC(layouts.acdc(tmp_path, kind, ids, archives), "val")
+    assert Counter(item.condition for item in dataset.items) == dict.fromkeys(
+        ("fog", "night", "rain", "snow"), 2
+    )
+    assert dataset.items[0].id == "GOPRfogval_frame_000000"
+    assert dataset.items[0].scene == "GOPRfogval"
+    assert row(dataset[3])[:3] == [0, 18, 255]
+
+
+def test_acdc_prefers_train_ids_where_both_are(tmp_path):
+    layouts.acdc(tmp_path, "labelIds", (7, 33, 0))
+    layouts.acdc(tmp_path, "labelTrainIds", (4, 4, 4))
+    dataset = ACDC(tmp_path, "train")
+    assert len(dataset) == 8
+    assert set(row(dataset[0])) == {4}
+
+
+def test_acdc_by_condition(tmp_path):
+    root = layouts.acdc(tmp_path)
+    dataset = ACDC(root, "train", condition="rain")
+    assert {item.condition for item in dataset.items} == {"rain"}
+    assert len(dataset) == 2
+    assert all("train" in item.image.parts for item in dataset.items)
+    with pytest.raises(ValueError, match="no condition 'sleet'; its conditions are fog, night, r"):
+        ACDC(root, "train", condition="sleet")
+    with pytest.raises(ValueError, match="acdc has no split 'test'; its splits are train, val"):
+        ACDC(root, "test")
+
+
+def test_acdc_server_ids_are_train_ids(tmp_path):
+    ids = torch.tensor([[0, 18]], dtype=torch.uint8)
+    assert torch.equal(ACDC(layouts.acdc(tmp_path), "val").decode_label(ids), ids)
+
+
+def test_acdc_with_a_condition_missing_names_it(tmp_path):
+    root = layouts.acdc(tmp_path)
+    (root / "gt" / "snow" / "val").rename(root / "gt" / "snow" / "other")
+    with pytest.raises(ValueError, match="gt/snow/val does not exist"):
+        ACDC(root, "val")
+    assert len(ACDC(root, "val", condition="fog")) == 2
+
+
+@pytest.mark.parametrize("place", ["VOCdevkit/VOC2012", "VOC2012", "TrainVal/VOCdevkit/VOC2012"])
+def test_voc_reads_palette_labels_wherever_it_was_unpacked(tmp_path, place):
+    layouts.voc(tmp_path / place)
+    dataset = VOC(tmp_path, "train")
+    assert [item.id for item in dataset.items] == ["2007_000032", "2007_000039"]
+    assert row(dataset[0])[:4] == [0, 15, 20, 255]
+    assert len(VOC(tmp_path / place, "train")) == 2
+
+
+def test_voc_years_are_kept_apart(tmp_path):
+    layouts.voc(tmp_path / "VOCdevkit/VOC2008", names=("a",))
+    assert len(VOC(tmp_path, "train", year="2008")) == 1
+    with pytest.raises(ValueError, match=r"VOCdevkit/VOC2012 does not exist; .* holds VOC2008/"):
+        VOC(tmp_path, "train")
+    with pytest.raises(ValueError, match="voc has no year '2013'; its years are 2007, 2008"):
+        VOC(tmp_path, "train", year="2013")
+
+
+@pytest.mark.parametrize(
+    "list_file", ["train_aug.txt", "VOC2012/ImageSets/Segmentation/trainaug.txt"]
+)
+@pytest.mark.parametrize("line", ["{}", "/JPEGImages/{}.jpg /SegmentationClassAug/{}.png"])
+def test_voc_2012_aug_trains_on_the_extra_labels(tmp_path, list_file, line):
+    layouts.voc(tmp_path / "VOC2012")
+    names = ("2007_000032", "2008_000001")
+    layouts.voc(tmp_path / "VOC2012", names=names, labels="SegmentationClassAug")
+    lists = tmp_path / "VOC2012/ImageSets/Segmentation"
+    (lists / "val.txt").write_text("2007_000039\n\n")
+    (tmp_path / list_file).write_text("".join(f"{line.format(n, n)}\n" for n in names))
+    train = VOC(tmp_path, "train", year="2012_aug")
+    assert {item.label.parent.name for item in train.items} == {"SegmentationClassAug"}
+    assert [item.id for item in train.items] == list(names)
+    val = VOC(tmp_path, "val", year="2012_aug")
+    assert [(item.id, item.label.parent.name) for item in val.items] == [
+        ("2007_000039", "SegmentationClass")
+    ]
+
+
+def test_voc_names_what_is_listed_and_missing(tmp_path):
+    folder = layouts.voc(tmp_path / "VOC2012")
+    (folder / "SegmentationClass" / "2007_000039.png").unlink()
+    with pytest.raises(ValueError, match=r"train\.txt lists 2007_000039, but .* no such label"):
+        VOC(tmp_path, "train")
+    with pytest.raises(ValueError, match=r"Segmentation/val\.txt does not exist; .* holds train"):
+        VOC(tmp_path, "val")
+
+
+def test_voc_downloads_what_is_missing_and_official(tmp_path, monkeypatch):
+    calls = []
+
+    def archive(root, year, split, download):
+        calls.append((year, split, download))
+        layouts.voc(tmp_path / "VOCdevkit" / f"VOC{year}")
+
+    monkeypatch.setattr(datasets.voc, "VOCSegmentation", archive)
+    for _ in range(2):
+        assert len(VOC(tmp_path, "train", year="2010", download=True)) == 2
+    assert calls == [("2010", "train", True)]
+    with pytest.raises(ValueError, match="2012_aug .* have no official archive"):
+        VOC(tmp_path, "train", year="2012_aug", download=True)
+
+
+def test_voc_without_a_network_says_what_to_do(tmp_path, monkeypatch):
+    def archive(*_, **__):
+        raise URLError("no route to host")
+
+    monkeypatch.setattr(datasets.voc, "VOCSegmentation", archive)
+    with pytest.raises(
+        ValueError, match=r"VOC 2012 cannot be fetched .*no route.* fetch it by hand"
+    ):
+        VOC(tmp_path, "train", download=True)
+
+
+def test_kvasir_splits_by_name_and_thresholds_the_masks(tmp_path):
+    stems = [f"cju{index:04d}" for index in range(60)]
+    for stem in stems:
+        layouts.write_image(tmp_path / "images" / f"{stem}.jpg")
+        layouts.write_label(tmp_path / "masks" / f"{stem}.png", layouts.striped([0, 127, 128, 255]))
+    parts = {
+        split: [i.id for i in Kvasir(tmp_path, split).items] for split in ("train", "val", "test")
+    }
+    assert sorted(chain(*parts.values())) == stems
+    bucket = {s: int(hashlib.sha256(s.encode()).hexdigest(), 16) % 10 for s in stems}
+    assert parts["val"] == [s for s in stems if bucket[s] == 8]
+    assert parts["test"] == [s for s in stems if bucket[s] == 9]
+    assert row(Kvasir(tmp_path, "train")[0])[:4] == [0, 0, 1, 1]
+    for stem in parts["val"][:1]:  # another file more or less moves no image
+        for path in tmp_path.rglob(f"{stem}.*"):
+            path.unlink()
+    assert [item.id for item in Kvasir(tmp_path, "train").items] == parts["train"]
+
+
+def test_kvasir_pairs_by_name(tmp_path):
+    for stem in "ab":
+        layouts.write_image(tmp_path / "images" / f"{stem}.jpg")
+    layouts.write_label(tmp_path / "masks" / "a.jpg", layouts.filled(0))
+    with pytest.raises(ValueError, match=r"image without label: .*images/b\.jpg"):
+        Kvasir(tmp_path, "train")
+
+
+def test_camvid_has_the_named_splits(tmp_path):
+    root = layouts.camvid(tmp_path)
+    scenes = {
+        split: Counter(item.scene for item in CamVid(root, split).items) for split in CamVid.splits
+    }
+    assert scenes["train"] == {"0001TP": 2, "0006R0": 2, "0016E5": 2}
+    assert scenes["trainval"] == scenes["train"] + scenes["val"]
+    assert scenes["train_day"] == {"0006R0": 2, "0016E5": 2}
+    assert scenes["dusk_train"] == {"0001TP": 2}
+    assert scenes["dusk_test"] == {"0001TP": 2}
+    assert scenes["heldout_test"] == {"Seq05VD": 2}
+
+
+def test_camvids_twelfth_id_is_void(tmp_path):
+    sample = CamVid(layouts.camvid(tmp_path), "train")[0]
+    assert 255 in row(sample) or row(sample) == list(range(8))
+    layouts.write_label(tmp_path / "trainannot/0001TP_train00000.png", layouts.striped([10, 11]))
+    assert row(CamVid(tmp_path, "train")[0])[:2] == [10, 255]
+
+
+def test_the_real_camvid_has_the_published_counts(camvid_root):
+    counts = {split: len(CamVid(camvid_root, split)) for split in CamVid.splits}
+    assert counts == {
+        "train": 367,
+        "val": 101,
+        "test": 233,
+        "trainval": 468,
+        "train_day": 305,
+        "dusk_train": 62,
+        "dusk_test": 62,
+        "heldout_test": 171,
+    }
+    sample = CamVid(camvid_root, "test")[0]
+    assert sample["image"].shape == (3, 360, 480)
+    assert set(sample["label"].unique().tolist()) <= {*range(11), 255}
