@@ -21,6 +21,9 @@ from datasets.base import SampleKey, SegDataset
 from datasets.transforms import Sample
 from utils.types import Batch
 
+# OpenCV's threads do not survive a fork: a worker that touched their pool would wait for ever.
+cv2.setNumThreads(1)
+
 Batches = Generator[Batch, None, None]
 
 
@@ -224,7 +227,7 @@ def _stream(loader: DataLoader[Any]) -> Batches:
 
 
 def _start_worker(exiting: Event, worker_id: int) -> None:  # noqa: ARG001
-    """Leave signals to the main process, which saves first, and the cores to the others.
+    """Leave signals to the main process, which saves first.
 
     A program that ends sends its workers SIGTERM and waits for them: that one they obey.
     """
@@ -235,8 +238,6 @@ def _start_worker(exiting: Event, worker_id: int) -> None:  # noqa: ARG001
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, on_terminate)
-    torch.set_num_threads(1)
-    cv2.setNumThreads(1)
 
 
 @cache

@@ -12,12 +12,13 @@ from torch import Tensor
 from datasets.base import Item, SegDataset
 from datasets.streets.look import CONDITIONS
 from datasets.streets.planning import SPLITS
-from datasets.streets.render import render
+from datasets.streets.render import Picture, render
 from datasets.streets.towns import TOWNS
 from datasets.taxonomy import ROAD, ROAD_LABEL_IDS, ROAD_TRAIN_IDS
 
 ADVERSE = tuple(condition for condition in CONDITIONS if condition != "clear")
 NUM_IMAGES = {"train": 500, "val": 100, "test": 100}
+_DEFAULT_SIZE = (128, 256)
 _VERSION = 1  # changes whenever the same seed gives other pixels
 
 
@@ -33,7 +34,8 @@ class Streets(SegDataset):
         root: not used.
         split: train, val or test.
         condition: clear (also None), fog, night, rain or snow; "adverse" for the four in turn.
-        image_size: (H, W) of the images; other sizes show the same scenes.
+        image_size: (H, W) of the images; other sizes show the same scenes. None for the smallest
+            twice as wide as high that the transform's resize does not enlarge, else 128x256.
         num_images: images in the split; None for 500 (train) or 100.
         scene_seed: of the scenes; ``seed`` concerns the random transforms only.
         common: what every data set takes (see ``SegDataset``).
@@ -46,13 +48,19 @@ class Streets(SegDataset):
     splits = SPLITS
     defaults: ClassVar[dict[str, Any]] = {
         "crop_size": (128, 256),
+        "train_transform": "resize",
+        "flip": 0.5,
         "batch_size": 8,
-        "val_batch_size": 8,
-        "lr": 5e-3,
+        "val_batch_size": 10,
+        # from random weights the backbone learns as fast as the head, and its batch norms must
+        # follow within a few hundred steps
+        "pretrained_backbone": "none",
+        "backbone_lr_factor": 1.0,
+        "bn_momentum": 0.1,
         "optimizer": "adam",
+        "lr": 1e-3,
         "total_itrs": 400,
         "val_interval": 100,
-        "train_transform": "resize",
         "train_split": "train",
         "val_split": "val",
     }
@@ -66,7 +74,7 @@ class Streets(SegDataset):
         split: str,
         *,
         condition: str | None = None,
-        image_size: tuple[int, int] = (128, 256),
+        image_size: tuple[int, int] | None = None,
         num_images: int | None = None,
         scene_seed: int = 0,
         **common: Any,
@@ -76,15 +84,25 @@ class Streets(SegDataset):
                 f"streets has no condition {condition!r}; its conditions are "
                 f"{', '.join(CONDITIONS)} and adverse (the last four in turn)"
             )
-        if min(image_size) < 16:
+        if image_size is not None and min(image_size) < 16:
             raise ValueError(f"image_size must be at least 16x16, not {image_size}")
         if num_images is not None and num_images < 1:
             raise ValueError(f"num_images must be 1 or more, not {num_images}")
         self.conditions = ADVERSE if condition == "adverse" else (condition or "clear",)
-        self.image_size = image_size
+        self._image_size = image_size
         self.num_images = num_images
         self.scene_seed = scene_seed
         super().__init__(root, split, **common)
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """(H, W) at which the scenes are drawn."""
+        if self._image_size is not None:
+            return self._image_size
+        if self.transform.size is None:
+            return _DEFAULT_SIZE
+        height = max(self.transform.size[0], -(-self.transform.size[1] // 2))
+        return height, 2 * height
 
     def files(self) -> list[Item]:
         """The items of the split, which have no files."""
@@ -99,19 +117,17 @@ class Streets(SegDataset):
 
     def read(self, index: int) -> tuple[Tensor, Tensor]:
         """Draw an item: image (3, H, W) uint8 and train ids (H, W) uint8."""
-        index = range(len(self))[index]
-        picture = render(
-            self.scene_seed, self.split, index, self.items[index].condition, self.image_size
-        )
+        picture = self._render(index)
         return torch.from_numpy(picture.image), torch.from_numpy(picture.train_ids)
 
     def read_raw_label(self, index: int) -> Tensor:
         """The label ids (H, W) uint8 of Cityscapes, as its label files would hold them."""
-        index = range(len(self))[index]
-        picture = render(
-            self.scene_seed, self.split, index, self.items[index].condition, self.image_size
-        )
-        return torch.from_numpy(picture.label_ids)
+        return torch.from_numpy(self._render(index).label_ids)
+
+    def _render(self, index: int) -> Picture:
+        index = range(len(self))[index]  # a negative one counts from the end
+        condition = self.items[index].condition
+        return render(self.scene_seed, self.split, index, condition, self.image_size)
 
     def decode_label(self, train_ids: Tensor) -> Tensor:
         """Map train ids to the label ids of Cityscapes; void becomes 0."""

@@ -116,28 +116,28 @@ def _overcast(dice: Dice, brightness: float, grey: RGB) -> Look:
 
 def _fog(dice: Dice) -> Look:
     grey = dice.tint((198, 201, 203), 0.07)
-    # meteorological range = 3.9 / extinction: 45 to 150 m
+    # meteorological range = 3.9 / extinction: 60 to 200 m
     look = _overcast(dice, dice.between(0.85, 1.0), grey)
     return replace(
         look,
         zenith=grey,
-        haze=3.9 / dice.between(45, 150),
-        contrast=dice.between(0.86, 0.96),
-        saturation=dice.between(0.65, 0.85),
+        haze=3.9 / dice.between(60, 200),
+        contrast=dice.between(0.9, 1.0),
+        saturation=dice.between(0.75, 0.95),
     )
 
 
 def _rain(dice: Dice) -> Look:
     grey = dice.tint((162, 168, 176), 0.12)
     return replace(
-        _overcast(dice, dice.between(0.72, 0.9), grey),
+        _overcast(dice, dice.between(0.76, 0.94), grey),
         clouds=0.85,
-        haze=dice.between(0.006, 0.016),
+        haze=dice.between(0.004, 0.011),
         wet=dice.between(0.5, 0.9),
         streaks=dice.between(0.45, 1.0),
         drops=dice.whole(5, 16),
         contrast=dice.between(0.92, 1.04),
-        saturation=dice.between(0.66, 0.86),
+        saturation=dice.between(0.72, 0.92),
         noise=dice.between(2.5, 4.5),
     )
 
@@ -146,16 +146,16 @@ def _snow(dice: Dice) -> Look:
     grey = dice.tint((206, 209, 214), 0.05)
     return replace(
         _overcast(dice, dice.between(0.84, 0.98), grey),
-        haze=dice.between(0.008, 0.022),
+        haze=dice.between(0.005, 0.014),
         snow=dice.between(0.6, 1.0),
         flakes=dice.between(0.4, 1.0),
-        saturation=dice.between(0.65, 0.85),
+        saturation=dice.between(0.75, 0.95),
         noise=dice.between(2.0, 3.5),
     )
 
 
 def _night(dice: Dice) -> Look:
-    darkness = dice.between(0.075, 0.14)
+    darkness = dice.between(0.1, 0.18)
     sky: RGB = _mixed((13, 15, 27), (36, 29, 27), dice.share())
     return Look(
         sun=(0.0, 0.0, 0.0),

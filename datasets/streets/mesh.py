@@ -16,7 +16,7 @@ from datasets.streets.paints import DEFAULT_GRAIN, Surface
 from datasets.streets.textures import Grain
 
 Point = tuple[float, float, float]
-SMALL, WINDOW, CLUMP = 1.2, 2.4, 8.0  # least widths of details, in pixels
+SMALL, WINDOW, CLUMP = 1.3, 2.8, 12.0  # least widths of details, in pixels
 
 
 class Mode(IntEnum):

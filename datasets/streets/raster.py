@@ -20,6 +20,7 @@ SUPERSAMPLE = 2  # samples per pixel and axis
 # faces that belong to no mesh come after those that do
 EXTRA_FACES = ("sky", "hood")
 
+_PLAIN_MODES = (Mode.SOLID, Mode.CARD, Mode.GROUND)
 _FRACTION_BITS = 4  # of a sample's position
 
 
@@ -36,29 +37,30 @@ class Drawing(NamedTuple):
 def draw(scene: Scene, placed: Placed, view: View) -> Drawing:
     """Draw all faces from the back to the front."""
     num_faces = len(placed.starts)
+    face_bits = (num_faces + len(EXTRA_FACES)).bit_length()
     corners, visible = _project(placed, view)
     samples = np.full((view.height * SUPERSAMPLE, view.width * SUPERSAMPLE), num_faces, np.int32)
-    face_bits = (num_faces + len(EXTRA_FACES)).bit_length()
-    veils = [-1]
     chosen = placed.order[visible[placed.order]]
-    starts, ends = placed.starts[chosen], (placed.starts + placed.mesh.counts)[chosen]
-    widths = _line_widths(placed, chosen, view)
-    for face, start, end, mode, width in zip(
-        chosen.tolist(), starts.tolist(), ends.tolist(), placed.mesh.mode[chosen].tolist(),
-        widths.tolist(), strict=True,
-    ):  # fmt: skip
+    starts, counts = placed.starts[chosen], placed.mesh.counts[chosen]
+    is_plain = np.isin(placed.mesh.mode[chosen], _PLAIN_MODES)
+    veils = [-1]
+    fill = cv2.fillConvexPoly
+    for face, start, end, plain in zip(
+        chosen.tolist(), starts.tolist(), (starts + counts).tolist(), is_plain.tolist(), strict=True
+    ):
         polygon = corners[start:end]
-        if mode == Mode.VEIL:
+        if plain:
+            fill(samples, polygon, face, cv2.LINE_8, _FRACTION_BITS)
+        elif placed.mesh.mode[face] == Mode.VEIL:
             veils.append(face)
             _veil(samples, polygon, face_bits, len(veils) - 1)
-        elif mode == Mode.LINE:
+        elif placed.mesh.mode[face] == Mode.LINE:
+            width = _line_width(placed, face, view)
             cv2.polylines(samples, [polygon], False, face, width, cv2.LINE_8, _FRACTION_BITS)
-        elif mode == Mode.ROUGH:
-            cv2.fillPoly(samples, [polygon], face, cv2.LINE_8, _FRACTION_BITS)
         else:
-            cv2.fillConvexPoly(samples, polygon, face, cv2.LINE_8, _FRACTION_BITS)
+            cv2.fillPoly(samples, [polygon], face, cv2.LINE_8, _FRACTION_BITS)
     if scene.hood:
-        cv2.fillConvexPoly(samples, _hood(scene, view), num_faces + 1, cv2.LINE_8, _FRACTION_BITS)
+        fill(samples, _hood(scene, view), num_faces + 1, cv2.LINE_8, _FRACTION_BITS)
     return Drawing(view, samples, face_bits, np.array(veils), _planes(placed, view))
 
 
@@ -84,11 +86,10 @@ def _project(placed: Placed, view: View) -> tuple[NDArray[np.int32], NDArray[np.
     return np.clip(np.floor(corners + 0.5), -(2**24), 2**24).astype(np.int32), seen
 
 
-def _line_widths(placed: Placed, chosen: NDArray[np.int64], view: View) -> NDArray[np.int64]:
-    """Widths in whole samples of the chosen faces that are lines."""
-    z = np.maximum(placed.points[placed.starts[chosen], 2], NEAR)
-    width = placed.mesh.extent[chosen] * view.focal * SUPERSAMPLE / z
-    return np.maximum(np.floor(width + 0.5), 1).astype(np.int64)
+def _line_width(placed: Placed, face: int, view: View) -> int:
+    """Width in whole samples of a face that is a line."""
+    z = max(float(placed.points[placed.starts[face], 2]), NEAR)
+    return max(int(placed.mesh.extent[face] * view.focal * SUPERSAMPLE / z + 0.5), 1)
 
 
 def _veil(

@@ -77,7 +77,7 @@ def _face_table(scene: Scene, placed: Placed, look: Look) -> _FaceTable:
     if look.snow:
         white = np.clip(up * 1.5 - 0.3, 0, 1) * (mesh.mode == Mode.SOLID) * look.snow
         leaves = (mesh.surface == Surface.VEGETATION) & (mesh.paint != Paint.TRUNK)
-        white = np.where(leaves, np.clip(mesh.tone * 1.6 - 1.15, 0, 0.85) * look.snow, white)
+        white = np.where(leaves, np.clip(mesh.tone * 1.5 - 1.1, 0, 0.7) * look.snow, white)
         albedo = albedo + (np.array([232, 236, 242]) - albedo) * white[:, None]
     colour = albedo * light + DAY_GLOW[mesh.paint] * (1 - look.lamps)
     colour += GLOW[mesh.paint] * look.lamps

@@ -104,4 +104,5 @@ def test_an_unknown_name_tells_nothing(tmp_path):
 def test_a_file_that_is_no_checkpoint_is_refused_at_once(tmp_path, capsys):
     path = tmp_path / "notes.pth"
     path.write_text("hello")
-    assert "notes.pth (5 bytes) is truncated or not a checkpoint" in refused(capsys, "--test_only", "--ckpt", path)
+    message = refused(capsys, "--test_only", "--ckpt", path)
+    assert "notes.pth (5 bytes) is truncated or not a checkpoint" in message

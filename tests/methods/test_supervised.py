@@ -1,4 +1,4 @@
-"""Supervised training: the loss of the flags, the rates of the groups, the weights of the classes."""
+"""Supervised training: the loss, the rates of the groups, the weights of the classes."""
 
 from argparse import Namespace
 
@@ -48,7 +48,7 @@ def test_a_weight_map_scales_the_pixels(batch):
 
 @pytest.mark.parametrize("name", ["adam", "adamw", "sgd"])
 def test_the_backbone_learns_at_a_tenth(name):
-    trained = method("--optimizer", name, "--lr", "0.02")
+    trained = method("--optimizer", name, "--lr", "0.02", "--backbone_lr_factor", "0.1")
     optimizer = trained.optimizers()["network"]
     backbone, head = optimizer.param_groups
     assert (backbone["lr"], head["lr"]) == pytest.approx((0.002, 0.02))
