@@ -186,7 +186,14 @@ def open_stream(name: str, root: Path, size: Size, workers: int = 0) -> Iterator
         return train_batches(own, batch_size=BATCH_SIZE, seed=0, num_workers=workers)
     dataset = UpstreamCityscapes(root, size)
     order = [[index, index + 1] for index in range(0, len(dataset), BATCH_SIZE)]
-    return iter(DataLoader(dataset, batch_sampler=cycle(order), num_workers=workers))
+    return iter(
+        DataLoader(
+            dataset,
+            batch_sampler=cycle(order),
+            num_workers=workers,
+            pin_memory=torch.cuda.is_available(),
+        )
+    )
 
 
 def check_alike(root: Path, size: Size) -> None:

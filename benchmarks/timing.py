@@ -52,6 +52,11 @@ def ratio(numerator: Samples, denominator: Samples) -> Ratio:
     return ratio_of(numerator.cost, denominator.cost)
 
 
+def wall_ratio(numerator: Samples, denominator: Samples) -> Ratio:
+    """Time that passed over time that passed, each pair from the same round."""
+    return ratio_of(numerator.wall, denominator.wall)
+
+
 def ratio_of(numerator: list[float], denominator: list[float]) -> Ratio:
     """Number over number, pair by pair."""
     ratios = [one / other for one, other in zip(numerator, denominator, strict=True)]

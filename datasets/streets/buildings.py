@@ -5,8 +5,8 @@ Own paints: facade, trim, roof, shop front.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import cache
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +16,8 @@ from datasets.streets.paints import Paint, Surface
 from datasets.streets.textures import Grain
 
 
-class Architecture(NamedTuple):
+@dataclass(frozen=True, eq=False)  # compared as objects, so that they are quick keys
+class Architecture:
     """How the buildings of a town are made."""
 
     storey: float  # metres from floor to floor

@@ -59,7 +59,7 @@ class Streets(SegDataset):
         "bn_momentum": 0.1,
         "optimizer": "adam",
         "lr": 1e-3,
-        "total_itrs": 400,
+        "total_itrs": 300,
         "val_interval": 100,
         "train_split": "train",
         "val_split": "val",

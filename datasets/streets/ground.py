@@ -158,7 +158,6 @@ def _zebra(street: Street) -> Iterator[_Spot]:
 def _mesh(strips: list[_Strip]) -> Mesh:
     """Faces whose corners follow the strip, so that they can be bent along it."""
     x0, x1, z0, z1, look, y, tone, least = map(np.array, zip(*strips, strict=True))
-    paint, surface, grain = look.T
     is_long = (z1 - z0) > _LONG
     steps = len(_STEPS)
     upright, facing = (x0 == x1)[:, None], (z0 == z1)[:, None]
@@ -180,7 +179,10 @@ def _mesh(strips: list[_Strip]) -> Mesh:
     for rows, block in points:
         places = starts[rows, None] + np.arange(block.shape[1])
         flat[places.ravel()] = block.reshape(-1, 3)
+    num = len(strips)
     return Mesh(
-        flat, counts, paint, surface.astype(np.uint8), grain.astype(np.uint8),
-        np.full(len(strips), Mode.GROUND, np.uint8), tone, np.zeros(len(strips)), least,
-    )  # fmt: skip
+        flat,
+        counts,
+        np.column_stack([look, np.full(num, Mode.GROUND)]).astype(np.uint8),
+        np.column_stack([tone, np.zeros(num), least]),
+    )

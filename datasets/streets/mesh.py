@@ -35,13 +35,43 @@ class Mesh(NamedTuple):
 
     points: NDArray[np.float64]  # (P, 3)
     counts: NDArray[np.int64]  # (F,), points of each face
-    paint: NDArray[np.int64]  # (F,)
-    surface: NDArray[np.uint8]  # (F,)
-    grain: NDArray[np.uint8]  # (F,)
-    mode: NDArray[np.uint8]  # (F,)
-    tone: NDArray[np.float64]  # (F,), factor on the paint
-    extent: NDArray[np.float64]  # (F,)
-    least: NDArray[np.float64]  # (F,), left out where it is narrower than so many pixels
+    codes: NDArray[np.uint8]  # (F, 4): paint, surface, grain, mode
+    amounts: NDArray[np.float64]  # (F, 3): tone, extent, least
+
+    @property
+    def paint(self) -> NDArray[np.uint8]:
+        """``Paint`` of each face."""
+        return self.codes[:, 0]
+
+    @property
+    def surface(self) -> NDArray[np.uint8]:
+        """``Surface`` of each face."""
+        return self.codes[:, 1]
+
+    @property
+    def grain(self) -> NDArray[np.uint8]:
+        """``Grain`` of each face."""
+        return self.codes[:, 2]
+
+    @property
+    def mode(self) -> NDArray[np.uint8]:
+        """``Mode`` of each face."""
+        return self.codes[:, 3]
+
+    @property
+    def tone(self) -> NDArray[np.float64]:
+        """Factor on the paint of each face."""
+        return self.amounts[:, 0]
+
+    @property
+    def extent(self) -> NDArray[np.float64]:
+        """Width or opacity, see ``Mode``."""
+        return self.amounts[:, 1]
+
+    @property
+    def least(self) -> NDArray[np.float64]:
+        """Width in pixels below which a face is left out."""
+        return self.amounts[:, 2]
 
 
 def ring(
@@ -71,7 +101,9 @@ class MeshBuilder:
     def __init__(self, surface: Surface) -> None:
         self.surface = surface
         self._points: list[NDArray[np.float64]] = []
-        self._faces: list[tuple] = []
+        self._counts: list[int] = []
+        self._codes: list[tuple[int, int, int, int]] = []
+        self._amounts: list[tuple[float, float, float]] = []
 
     def add(
         self,
@@ -105,7 +137,9 @@ class MeshBuilder:
         if grain is None:
             grain = DEFAULT_GRAIN.get(self.surface, Grain.PLAIN)
         self._points.append(corners)
-        self._faces.append((len(corners), paint, self.surface, grain, mode, tone, extent, least))
+        self._counts.append(len(corners))
+        self._codes.append((paint, self.surface, grain, mode))
+        self._amounts.append((tone, extent, least))
 
     def card(
         self, points: Sequence[Point] | NDArray[np.float64], paint: int, tone: float = 1.0
@@ -156,15 +190,9 @@ class MeshBuilder:
 
     def build(self) -> Mesh:
         """The mesh of the faces added so far."""
-        counts, paint, surface, grain, mode, tone, extent, least = zip(*self._faces, strict=True)
         return Mesh(
             np.concatenate(self._points),
-            np.array(counts, np.int64),
-            np.array(paint, np.int64),
-            np.array(surface, np.uint8),
-            np.array(grain, np.uint8),
-            np.array(mode, np.uint8),
-            np.array(tone, np.float64),
-            np.array(extent, np.float64),
-            np.array(least, np.float64),
+            np.array(self._counts, np.int64),
+            np.array(self._codes, np.uint8),
+            np.array(self._amounts, np.float64),
         )

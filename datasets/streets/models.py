@@ -59,9 +59,11 @@ def model(name: str, options: tuple, level: int) -> Mesh:
     spans = np.maximum.reduceat(mesh.points, starts) - np.minimum.reduceat(mesh.points, starts)
     width = np.sort(spans, 1)[:, 1]  # across the face's longest side
     keep = width * 2.0 ** (level + 1) >= mesh.least
-    return mesh._replace(
-        points=mesh.points[np.repeat(keep, mesh.counts)],
-        **{name: getattr(mesh, name)[keep] for name in Mesh._fields[1:]},
+    return Mesh(
+        mesh.points[np.repeat(keep, mesh.counts)],
+        mesh.counts[keep],
+        mesh.codes[keep],
+        mesh.amounts[keep],
     )
 
 

@@ -10,13 +10,11 @@ from numpy.typing import NDArray
 from datasets.streets.ground import ground
 from datasets.streets.mesh import Mesh, Mode
 from datasets.streets.models import model
-from datasets.streets.paints import COLOURS, OWN_PAINTS, Paint
 from datasets.streets.poses import View, move, poses
 from datasets.streets.scene import Scene, Thing
 from datasets.streets.visibility import Outlines, visible_things
 
 _GROUND_POSE = (0.0, 0.0, 0.0, 0.0, 1.0, 1.0, 1.0)
-_NO_COLOURS = ((0.0, 0.0, 0.0),) * OWN_PAINTS
 
 
 class Placed(NamedTuple):
@@ -27,10 +25,11 @@ class Placed(NamedTuple):
 
     points: NDArray[np.float64]  # (P, 3)
     starts: NDArray[np.int64]  # (F,), first point of each face
-    mesh: Mesh  # all meshes in one, at their own places
-    albedo: NDArray[np.float64]  # (F, 3), sRGB 0..255 by white light
-    normal: NDArray[np.float64]  # (F, 3), outwards and of unit length; zero for cards
+    mesh: Mesh  # all meshes in one
+    things: list[Thing]
+    thing: NDArray[np.int64]  # (F,), index into ``things``, -1 for the ground
     order: NDArray[np.int64]  # (F,), from the back to the front
+    flip: NDArray[np.float64]  # (F,), -1 where a thing is mirrored
 
 
 def place(scene: Scene, view: View, outlines: Outlines) -> Placed:
@@ -42,49 +41,34 @@ def place(scene: Scene, view: View, outlines: Outlines) -> Placed:
     mesh = Mesh(*map(np.concatenate, zip(*meshes, strict=True)))
     indices = np.arange(len(meshes))
     owner = np.repeat(indices, [len(m.points) for m in meshes])
-    thing_of = np.repeat(indices, [len(m.counts) for m in meshes])
+    thing = np.repeat(indices, [len(m.counts) for m in meshes])
     pose = np.concatenate([[_GROUND_POSE], poses(things)])
     points = move(scene, mesh.points, pose[owner])
     points[:, 1] -= scene.camera.height
-    starts = np.cumsum(mesh.counts) - mesh.counts
-    distance = np.array([np.inf] + [thing.z - thing.nearness for thing in things])
+    distance = np.array([np.inf] + [t.z - t.nearness for t in things])
     return Placed(
         points=points,
-        starts=starts,
+        starts=np.cumsum(mesh.counts) - mesh.counts,
         mesh=mesh,
-        albedo=_albedo(scene, things, mesh, thing_of),
-        normal=_normals(points, starts, mesh, np.sign(pose[:, 4])[thing_of]),
-        order=np.argsort(-distance[thing_of], kind="stable"),
+        things=things,
+        thing=thing - 1,
+        order=np.argsort(-distance[thing], kind="stable"),
+        flip=np.sign(pose[:, 4])[thing],
     )
 
 
-def _albedo(
-    scene: Scene, things: list[Thing], mesh: Mesh, thing_of: NDArray[np.int64]
-) -> NDArray[np.float64]:
-    """Colour of every face by white light, (F, 3)."""
-    street = scene.street
-    own_colours: list[tuple] = [
-        (street.asphalt, street.paving, street.soil, tuple(COLOURS[Paint.KERB]))
-    ]
-    own_colours += [thing.colours + _NO_COLOURS[len(thing.colours) :] for thing in things]
-    colours = COLOURS[mesh.paint]
-    own = np.flatnonzero(mesh.paint < OWN_PAINTS)
-    colours[own] = np.array(own_colours)[thing_of[own], mesh.paint[own]]
-    return colours * mesh.tone[:, None]
-
-
-def _normals(
-    points: NDArray[np.float64], starts: NDArray[np.int64], mesh: Mesh, flip: NDArray[np.float64]
-) -> NDArray[np.float64]:
-    """Unit normals of solid faces and of the ground, zero for the others, (F, 3)."""
-    solid = np.flatnonzero(mesh.mode == Mode.SOLID)
-    first = starts[solid]
-    p0 = points[first]
-    ax, ay, az = (points[first + 1] - p0).T
-    bx, by, bz = (points[first + 2] - p0).T
+def normals(placed: Placed, faces: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Unit normals of some faces, outwards; zero for cards, lines and veils. (n, 3)."""
+    mode = placed.mesh.mode[faces]
+    is_solid = np.flatnonzero(mode == Mode.SOLID)
+    solid = faces[is_solid]
+    first = placed.starts[solid]
+    p0 = placed.points[first]
+    ax, ay, az = (placed.points[first + 1] - p0).T
+    bx, by, bz = (placed.points[first + 2] - p0).T
     across = np.stack([ay * bz - az * by, az * bx - ax * bz, ax * by - ay * bx], 1)
     length = np.sqrt((across * across).sum(1))
-    normal = np.zeros((len(starts), 3))
-    normal[solid] = across * (flip[solid] / np.maximum(length, 1e-12))[:, None]
-    normal[mesh.mode == Mode.GROUND, 1] = 1.0
+    normal = np.zeros((len(faces), 3))
+    normal[is_solid] = across * (placed.flip[solid] / np.maximum(length, 1e-12))[:, None]
+    normal[mode == Mode.GROUND, 1] = 1.0
     return normal

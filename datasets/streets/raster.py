@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from datasets.streets.mesh import Mode
-from datasets.streets.placing import Placed
+from datasets.streets.placing import Placed, normals
 from datasets.streets.poses import NEAR, View
 from datasets.streets.scene import Scene
 
@@ -21,69 +21,90 @@ SUPERSAMPLE = 2  # samples per pixel and axis
 EXTRA_FACES = ("sky", "hood")
 
 _PLAIN_MODES = (Mode.SOLID, Mode.CARD, Mode.GROUND)
+_HOOD_DEPTH = 1.5  # metres
 _FRACTION_BITS = 4  # of a sample's position
 
 
 class Drawing(NamedTuple):
-    """Which face each sample shows; F faces of the scene, then the sky and the hood."""
+    """Which face each sample shows; n faces are drawn, then come the sky and the hood."""
 
     view: View
     samples: NDArray[np.int32]  # (SUPERSAMPLE H, SUPERSAMPLE W), face + (veil << face_bits)
     face_bits: int
     veils: NDArray[np.int64]  # face of each veil; entry 0 stands for none
-    plane: NDArray[np.float64]  # (F + 2, 3), inverse depth in 1/m is plane . (u, v, 1)
+    faces: NDArray[np.int64]  # (n,), the drawn ones among the placed, from back to front
+    normal: NDArray[np.float64]  # (n, 3), outwards; zero for cards
 
 
 def draw(scene: Scene, placed: Placed, view: View) -> Drawing:
     """Draw all faces from the back to the front."""
-    num_faces = len(placed.starts)
-    face_bits = (num_faces + len(EXTRA_FACES)).bit_length()
-    corners, visible = _project(placed, view)
-    samples = np.full((view.height * SUPERSAMPLE, view.width * SUPERSAMPLE), num_faces, np.int32)
-    chosen = placed.order[visible[placed.order]]
-    starts, counts = placed.starts[chosen], placed.mesh.counts[chosen]
-    is_plain = np.isin(placed.mesh.mode[chosen], _PLAIN_MODES)
+    corners, is_seen = _project(placed, view)
+    faces = placed.order[is_seen[placed.order]]
+    normal = normals(placed, faces)
+    towards = (normal * placed.points[placed.starts[faces]]).sum(1) < 0
+    towards |= placed.mesh.mode[faces] != Mode.SOLID
+    faces, normal = faces[towards], normal[towards]
+    face_bits = (len(faces) + len(EXTRA_FACES)).bit_length()
+    samples = np.full((view.height * SUPERSAMPLE, view.width * SUPERSAMPLE), len(faces), np.int32)
+    veils = _draw_faces(samples, placed, view, corners, faces)
+    if scene.hood:
+        hood = _hood(scene, view)
+        cv2.fillConvexPoly(samples, hood, len(faces) + 1, cv2.LINE_8, _FRACTION_BITS)
+    return Drawing(view, samples, face_bits, np.array(veils), faces, normal)
+
+
+def _draw_faces(
+    samples: NDArray[np.int32],
+    placed: Placed,
+    view: View,
+    corners: NDArray[np.int32],
+    faces: NDArray[np.int64],
+) -> list[int]:
+    """Draw the faces one over the other; the faces that are veils, after a first entry for none."""
+    face_bits = (len(faces) + len(EXTRA_FACES)).bit_length()
+    starts = placed.starts[faces]
+    ends = (starts + placed.mesh.counts[faces]).tolist()
+    modes = placed.mesh.mode[faces]
+    is_plain = np.isin(modes, _PLAIN_MODES).tolist()
     veils = [-1]
     fill = cv2.fillConvexPoly
-    for face, start, end, plain in zip(
-        chosen.tolist(), starts.tolist(), (starts + counts).tolist(), is_plain.tolist(), strict=True
-    ):
+    for face, (start, end, plain) in enumerate(zip(starts.tolist(), ends, is_plain, strict=True)):
         polygon = corners[start:end]
         if plain:
             fill(samples, polygon, face, cv2.LINE_8, _FRACTION_BITS)
-        elif placed.mesh.mode[face] == Mode.VEIL:
+        elif modes[face] == Mode.VEIL:
             veils.append(face)
             _veil(samples, polygon, face_bits, len(veils) - 1)
-        elif placed.mesh.mode[face] == Mode.LINE:
-            width = _line_width(placed, face, view)
+        elif modes[face] == Mode.LINE:
+            width = _line_width(placed, faces[face], view)
             cv2.polylines(samples, [polygon], False, face, width, cv2.LINE_8, _FRACTION_BITS)
         else:
             cv2.fillPoly(samples, [polygon], face, cv2.LINE_8, _FRACTION_BITS)
-    if scene.hood:
-        fill(samples, _hood(scene, view), num_faces + 1, cv2.LINE_8, _FRACTION_BITS)
-    return Drawing(view, samples, face_bits, np.array(veils), _planes(placed, view))
+    return veils
 
 
 def _project(placed: Placed, view: View) -> tuple[NDArray[np.int32], NDArray[np.bool_]]:
-    """Corners in fractions of a sample, (P, 2), and whether each face can be seen, (F,)."""
+    """Corners in fractions of a sample, (P, 2), and whether each face is in sight, (F,)."""
     x, y, z = placed.points.T
     scale = view.focal * SUPERSAMPLE / np.maximum(z, NEAR)
-    u = view.u0 * SUPERSAMPLE + x * scale
-    v = view.v0 * SUPERSAMPLE - y * scale
-    starts, mesh = placed.starts, placed.mesh
+    # the centre of sample i is i in OpenCV and i + 1/2 here
+    u = x * scale + (view.u0 * SUPERSAMPLE - 0.5)
+    v = (view.v0 * SUPERSAMPLE - 0.5) - y * scale
+    starts, least = placed.starts, placed.mesh.least
     left, right = np.minimum.reduceat(u, starts), np.maximum.reduceat(u, starts)
     high, low = np.minimum.reduceat(v, starts), np.maximum.reduceat(v, starts)
     seen = (right > 0) & (left < view.width * SUPERSAMPLE)
     seen &= (low > 0) & (high < view.height * SUPERSAMPLE)
     seen &= np.maximum.reduceat(z, starts) > NEAR
     across, down = right - left, low - high
-    seen &= np.minimum(across, down) >= mesh.least * SUPERSAMPLE
-    seen &= (np.maximum(across, down) > 1.5) & (np.minimum(across, down) > 0.2)
-    towards = (placed.normal * placed.points[starts]).sum(1) < 0
-    seen &= towards | (mesh.mode != Mode.SOLID)
-    # the centre of sample i is i in OpenCV and i + 1/2 here
-    corners = np.stack([u - 0.5, v - 0.5], 1) * (1 << _FRACTION_BITS)
-    return np.clip(np.floor(corners + 0.5), -(2**24), 2**24).astype(np.int32), seen
+    narrow = np.minimum(across, down)
+    seen &= (narrow >= least * SUPERSAMPLE) & (narrow > 0.5)
+    seen &= np.maximum(across, down) > 1.5
+    corners = np.empty((len(u), 2), np.int32)
+    for axis, place in enumerate((u, v)):
+        fixed = place * (1 << _FRACTION_BITS) + 0.5
+        corners[:, axis] = np.floor(np.clip(fixed, -(2**24), 2**24))
+    return corners, seen
 
 
 def _line_width(placed: Placed, face: int, view: View) -> int:
@@ -116,20 +137,20 @@ def _hood(scene: Scene, view: View) -> NDArray[np.int32]:
     return (np.stack([x, y], 1) * SUPERSAMPLE * (1 << _FRACTION_BITS)).astype(np.int32)
 
 
-def _planes(placed: Placed, view: View) -> NDArray[np.float64]:
-    """Coefficients of inverse depth over the image, (F + 2, 3)."""
-    starts, counts = placed.starts, placed.mesh.counts
-    normal = placed.normal
-    reach = (normal * placed.points[starts]).sum(1)
+def inverse_depth(placed: Placed, drawing: Drawing) -> NDArray[np.float64]:
+    """Coefficients p of each face, (n + 2, 3): 1 / depth is p . (u, v, 1), in 1/m."""
+    view, normal = drawing.view, drawing.normal
+    first = placed.points[placed.starts[drawing.faces]]
+    last = placed.points[placed.starts[drawing.faces] + placed.mesh.counts[drawing.faces] - 1]
+    reach = (normal * first).sum(1)
     is_flat = (normal == 0).all(1) | (np.abs(reach) < 1e-3)
     safe = np.where(is_flat, 1.0, reach)
     a = normal[:, 0] / (view.focal * safe)
     b = -normal[:, 1] / (view.focal * safe)
     c = normal[:, 2] / safe - a * view.u0 - b * view.v0
-    depth = np.add.reduceat(placed.points[:, 2], starts) / counts
-    plane = np.zeros((len(starts) + len(EXTRA_FACES), 3))
-    plane[:-2] = np.stack([a, b, c], 1)
-    plane[:-2][is_flat] = 0.0
-    plane[:-2, 2][is_flat] = 1 / np.maximum(depth[is_flat], NEAR)
-    plane[-1, 2] = 1 / 1.5  # the hood
+    middle = np.maximum((first[:, 2] + last[:, 2]) / 2, NEAR)
+    plane = np.zeros((len(normal) + len(EXTRA_FACES), 3))
+    plane[:-2] = np.where(is_flat[:, None], 0.0, np.stack([a, b, c], 1))
+    plane[:-2, 2] = np.where(is_flat, 1 / middle, c)
+    plane[-1, 2] = 1 / _HOOD_DEPTH
     return plane

@@ -10,7 +10,8 @@ from datasets.streets.furniture import PANEL, SIGN_SHAPES, TREE_VARIANTS
 from datasets.streets.scene import KERB, Street, Thing
 from datasets.streets.towns import Town
 
-FAR = 130.0  # metres at which the street's sides end
+FAR = 110.0  # metres at which the street's sides end
+_DETAILS_END = 65.0  # metres beyond which fences, lamps and trees along the road are left out
 _CORNER = 4.0  # metres that a crossing takes from the blocks beside it
 _SHOP_FRONTS: tuple[RGB, ...] = ((150, 44, 40), (40, 84, 70), (38, 60, 104), (196, 150, 60),
                                  (92, 60, 44), (60, 60, 62))  # fmt: skip
@@ -141,7 +142,7 @@ def _boundary(
     elif kind == "hedge":
         options = (dice.whole(0, 3),)
         colours = (dice.tint(dice.pick(town.leaves), 0.12),)
-    for i in range(int(length / PANEL)):
+    for i in range(int(min(length, _DETAILS_END - z) / PANEL)):
         yield Thing(
             kind, options, x=side * (border + 0.15), z=z + i * PANEL, scale=(side, height, 1.0),
             colours=colours, nearness=-0.6 * PANEL, casts=i % 2 == 0,
@@ -165,13 +166,13 @@ def _trees_and_lamps(dice: Dice, town: Town, street: Street, side: int) -> Itera
     if dice.chance(0.45):
         spacing = dice.between(7, 13)
         z = dice.between(4, 12)
-        while z < 90:
+        while z < _DETAILS_END:
             if not _at_crossing(street, z, 5):
                 yield _tree(dice, town, side * kerb, z, at_kerb=True)
             z += spacing
     spacing = dice.between(20, 32)
     z = dice.between(6, 22)
-    while z < 80:
+    while z < _DETAILS_END:
         if not _at_crossing(street, z, 2):
             yield Thing("street_lamp", (town.lamp,), x=side * (kerb - 0.2), z=z, y=KERB,
                         scale=(-side, 1.0, 1.0))  # fmt: skip

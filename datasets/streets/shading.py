@@ -12,15 +12,16 @@ from numpy.typing import NDArray
 from datasets.streets import textures
 from datasets.streets.look import Look
 from datasets.streets.mesh import Mode
-from datasets.streets.paints import DAY_GLOW, GLOW, Paint, Surface
+from datasets.streets.paints import COLOURS, DAY_GLOW, GLOW, OWN_PAINTS, Paint, Surface
 from datasets.streets.placing import Placed
 from datasets.streets.poses import NEAR, View
-from datasets.streets.raster import SUPERSAMPLE, Drawing
+from datasets.streets.raster import SUPERSAMPLE, Drawing, inverse_depth
 from datasets.streets.scene import Scene
 from datasets.streets.shadows import shadow_masks, sun_direction
 from datasets.streets.textures import Grain, Pixels
 from datasets.streets.visibility import Outlines
 
+_NO_COLOURS = ((0.0, 0.0, 0.0),) * OWN_PAINTS
 FARTHEST = 400.0  # metres, where the sky is taken to be
 
 
@@ -45,51 +46,70 @@ class _FaceTable(NamedTuple):
     surface: NDArray[np.uint8]
     grain: NDArray[np.uint8]
     level: NDArray[np.bool_]
+    opacity: NDArray[np.float64]  # of veils
+    glow: NDArray[np.float32]  # (n + 2, 3), at night
 
 
 def shade(scene: Scene, outlines: Outlines, placed: Placed, drawing: Drawing, look: Look) -> Frame:
     """The picture by the light of the sun and the sky, before weather and camera."""
     view = drawing.view
-    table = _face_table(scene, placed, look)
-    picture = _colours(drawing, table, placed)
+    table = _face_table(scene, placed, drawing, look)
+    picture = _colours(drawing, table)
     face = _front_faces(drawing)
-    frame = _geometry(scene, drawing, face, table, picture)
+    frame = _geometry(scene, placed, drawing, face, table, picture)
     _apply_grain(scene, frame, table.grain.take(face), view)
     _apply_shadows(scene, outlines, frame, look)
     _paint_sky(scene, frame, look)
     _polish_hood(frame)
     if look.lamps:
-        glow = np.concatenate([GLOW[placed.mesh.paint], np.zeros((2, 3))])
-        frame.glow = glow.astype(np.float32)[face]
+        frame.glow = table.glow[face]
     return frame
 
 
-def _face_table(scene: Scene, placed: Placed, look: Look) -> _FaceTable:
-    mesh, normal = placed.mesh, placed.normal
+def _albedo(scene: Scene, placed: Placed, faces: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Colour of some faces by white light, (n, 3)."""
+    street = scene.street
+    own_colours: list[tuple] = [
+        thing.colours + _NO_COLOURS[len(thing.colours) :] for thing in placed.things
+    ]
+    own_colours.append((street.asphalt, street.paving, street.soil, tuple(COLOURS[Paint.KERB])))
+    paint = placed.mesh.paint[faces]
+    colours = COLOURS[paint]
+    own = np.flatnonzero(paint < OWN_PAINTS)
+    colours[own] = np.array(own_colours)[placed.thing[faces[own]], paint[own]]
+    return colours * placed.mesh.tone[faces][:, None]
+
+
+def _face_table(scene: Scene, placed: Placed, drawing: Drawing, look: Look) -> _FaceTable:
+    codes, tone = placed.mesh.codes[drawing.faces], placed.mesh.tone[drawing.faces]
+    paint, surface, grain, mode = codes.T
+    normal = drawing.normal
     sun = sun_direction(scene)
     facing = np.maximum((normal * sun).sum(1), 0.0)
     is_card = (normal == 0).all(1)
     facing[is_card] = 0.42 + 0.3 * max(0.0, -float(sun[2]))
     up = np.where(is_card, 0.3, normal[:, 1])
     light = np.array(look.ambient) * (0.82 + 0.18 * up)[:, None]
-    light = light + np.array(look.sun) * facing[:, None]
-    albedo = placed.albedo
+    light += np.array(look.sun) * facing[:, None]
+    albedo = _albedo(scene, placed, drawing.faces)
     if look.snow:
-        white = np.clip(up * 1.5 - 0.3, 0, 1) * (mesh.mode == Mode.SOLID) * look.snow
-        leaves = (mesh.surface == Surface.VEGETATION) & (mesh.paint != Paint.TRUNK)
-        white = np.where(leaves, np.clip(mesh.tone * 1.5 - 1.1, 0, 0.7) * look.snow, white)
-        albedo = albedo + (np.array([232, 236, 242]) - albedo) * white[:, None]
-    colour = albedo * light + DAY_GLOW[mesh.paint] * (1 - look.lamps)
-    colour += GLOW[mesh.paint] * look.lamps
+        white = np.clip(up * 1.5 - 0.3, 0, 1) * (mode == Mode.SOLID) * look.snow
+        leaves = (surface == Surface.VEGETATION) & (paint != Paint.TRUNK)
+        white = np.where(leaves, np.clip(tone * 1.5 - 1.1, 0, 0.7) * look.snow, white)
+        albedo += (np.array([232, 236, 242]) - albedo) * white[:, None]
+    colour = albedo * light + DAY_GLOW[paint] * (1 - look.lamps) + GLOW[paint] * look.lamps
     hood = np.array(scene.town.bus[1]) * 0.12 + 22
     extra = np.array([look.horizon, hood * np.array(look.ambient)])
     colour = np.clip(np.concatenate([colour, extra]) + 0.5, 0, 255).astype(np.uint32)
     packed = colour[:, 0] | colour[:, 1] << 8 | colour[:, 2] << 16
+    opacity = placed.mesh.extent[drawing.faces]
     return _FaceTable(
         packed.astype("<u4"),
-        np.append(mesh.surface, [Surface.SKY, Surface.EGO_VEHICLE]).astype(np.uint8),
-        np.append(mesh.grain, [Grain.PLAIN, Grain.PLAIN]).astype(np.uint8),
-        np.append(mesh.mode == Mode.GROUND, [False, False]),
+        np.append(surface, [Surface.SKY, Surface.EGO_VEHICLE]).astype(np.uint8),
+        np.append(grain, [Grain.PLAIN, Grain.PLAIN]).astype(np.uint8),
+        np.append(mode == Mode.GROUND, [False, False]),
+        opacity,
+        np.append(GLOW[paint], np.zeros((2, 3)), 0).astype(np.float32),
     )
 
 
@@ -102,7 +122,7 @@ def _front_faces(drawing: Drawing) -> NDArray[np.int64]:
     return np.where(veil > 0, drawing.veils.take(veil), one & ((1 << drawing.face_bits) - 1))
 
 
-def _colours(drawing: Drawing, table: _FaceTable, placed: Placed) -> Pixels:
+def _colours(drawing: Drawing, table: _FaceTable) -> Pixels:
     """Colour of each pixel, the mean over its samples, (3, H, W)."""
     samples = drawing.samples
     if len(drawing.veils) == 1:
@@ -111,7 +131,7 @@ def _colours(drawing: Drawing, table: _FaceTable, placed: Placed) -> Pixels:
         packed = table.colour.take(samples & ((1 << drawing.face_bits) - 1))
         veiled = np.flatnonzero(samples >> drawing.face_bits)
         veil = drawing.veils[samples.ravel()[veiled] >> drawing.face_bits]
-        opacity = (placed.mesh.extent[veil] * 256).astype(np.uint32)[:, None]
+        opacity = (table.opacity[veil] * 256).astype(np.uint32)[:, None]
         behind = packed.ravel()[veiled].view(np.uint8).reshape(-1, 4)
         front = table.colour[veil].view(np.uint8).reshape(-1, 4)
         mixed = (front * opacity + behind * (256 - opacity)) >> 8
@@ -124,10 +144,15 @@ def _colours(drawing: Drawing, table: _FaceTable, placed: Placed) -> Pixels:
 
 
 def _geometry(
-    scene: Scene, drawing: Drawing, face: NDArray, table: _FaceTable, picture: Pixels
+    scene: Scene,
+    placed: Placed,
+    drawing: Drawing,
+    face: NDArray,
+    table: _FaceTable,
+    picture: Pixels,
 ) -> Frame:
     view = drawing.view
-    plane = drawing.plane.astype(np.float32)
+    plane = inverse_depth(placed, drawing).astype(np.float32)
     u = np.arange(view.width, dtype=np.float32) + np.float32(0.5)
     v = (np.arange(view.height, dtype=np.float32) + np.float32(0.5))[:, None]
     inverse = plane[:, 0].take(face) * u

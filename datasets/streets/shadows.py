@@ -10,8 +10,8 @@ from datasets.streets.poses import NEAR, View
 from datasets.streets.scene import Scene
 from datasets.streets.visibility import Outlines
 
-_FAR = 48.0  # metres beyond which shadows are slivers
-_NEAR_ENOUGH = 32.0  # metres up to which the darkness under things is seen
+_FAR = 40.0  # metres beyond which shadows are slivers
+_NEAR_ENOUGH = 30.0  # metres up to which the darkness under things is seen
 _WITHOUT_DARKNESS = ("building", "tree")
 _FRACTION_BITS = 4
 

@@ -217,28 +217,15 @@ def fall(kind: str, layer: int) -> NDArray[np.uint8]:
     return (streaks * 0.6).astype(np.uint8)
 
 
-@cache
-def _doubled(name: str, *key: int | str) -> NDArray:
-    """A tile twice along both axes, so that most windows are plain slices."""
-    values = {"noise": noise, "fall": fall, "tile": tile}[name](*key)
-    return np.tile(values, (2, 2))
-
-
-def window(dice: Dice, shape: tuple[int, int], name: str, *key: int | str) -> NDArray:
-    """A random piece (H, W) of a tile that wraps around.
-
-    Args:
-        dice: decides where it begins.
-        shape: (H, W).
-        name: "noise", "fall" or "tile".
-        key: arguments of the function of that name.
-    """
+def window(values: NDArray, dice: Dice, shape: tuple[int, ...]) -> NDArray:
+    """A random piece (H, W) of a tile that wraps around; a view of it where it lies inside."""
     row, column = dice.whole(0, TILE - 1), dice.whole(0, TILE - 1)
-    values = _doubled(name, *key)
-    if max(shape) <= TILE:
-        return values[row : row + shape[0], column : column + shape[1]]
-    rows, columns = np.arange(row, row + shape[0]), np.arange(column, column + shape[1])
-    return values[(rows % TILE)[:, None], columns % TILE]
+    end_row, end_column = row + shape[0], column + shape[1]
+    if max(end_row, end_column) <= TILE:
+        return values[row:end_row, column:end_column]
+    rows = np.arange(row, end_row) & (TILE - 1)
+    columns = np.arange(column, end_column) & (TILE - 1)
+    return values.take(rows[:, None] * TILE + columns)
 
 
 def _lookup(

@@ -16,6 +16,7 @@ _CAR_PAINTS: tuple[tuple[RGB, float], ...] = (
     ((196, 160, 90), 2),
     ((200, 90, 40), 2),
 )  # fmt: skip
+_FARTHEST = 70.0  # metres
 _BUMPERS: RGB = (52, 54, 58)
 _LOADS: tuple[RGB, ...] = (
     (226, 226, 222),
@@ -142,7 +143,7 @@ def _lane(dice: Dice, town: Town, x: float, is_own: bool, is_blocked: bool) -> I
     turn = 0.0 if x > 0 else 2.0
     z = dice.between(9, 45) if is_own else dice.between(4, 40)
     gap = dice.between(8, 34)
-    while z < 75:
+    while z < _FARTHEST:
         kind = dice.weighted({"car": 86, "truck": 5, "bus": 4.5, "motorcycle": 7})
         place = x + dice.between(-0.25, 0.25)
         if kind == "car":
@@ -164,7 +165,7 @@ def _parked(dice: Dice, street: Street, side: int) -> Iterator[Thing]:
     x = side * (street.edge(side) - 1.1)
     z = dice.between(2, 12)
     fullness = dice.between(0.3, 0.95)
-    while z < 60:
+    while z < 0.75 * _FARTHEST:
         in_crossing = street.crossing is not None and (
             street.crossing[0] - 7 < z < street.crossing[1] + 4
         )

@@ -140,7 +140,7 @@ def _add_fall(frame: Frame, look: Look, dice: Dice) -> None:
     kind, strength = ("flakes", look.flakes) if look.flakes else ("streaks", look.streaks)
     for layer, opacity in ((0, 0.75), (1, 0.55)):
         size = (-(-shape[0] // scale), -(-shape[1] // scale))
-        veil = textures.window(dice, size, "fall", kind, layer)
+        veil = textures.window(textures.fall(kind, layer), dice, size)
         if scale > 1:
             veil = np.repeat(np.repeat(veil, scale, 0), scale, 1)[: shape[0], : shape[1]]
             veil = cv2.blur(np.ascontiguousarray(veil), (scale, scale))
@@ -182,7 +182,7 @@ def _expose(frame: Frame, look: Look, dice: Dice) -> NDArray[np.uint8]:
         plane = rgb[channel]
         plane *= vignette * np.float32(gain * look.contrast)
         plane += np.float32(112 * (1 - look.contrast))
-        grains = textures.window(dice, (height, width), "noise")
+        grains = textures.window(textures.noise(), dice, (height, width))
         plane += grains * np.float32(look.noise / textures.NOISE_UNIT)
     np.clip(rgb, 0, 255, out=rgb)
     rgb += np.float32(0.5)
