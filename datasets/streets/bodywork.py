@@ -13,7 +13,7 @@ def add_tyres(mesh: MeshBuilder, half: float, radius: float, axles: tuple[float,
             inner, outer = sorted((side * (half - 0.22), side * (half - 0.02)))
             for direction in (-1.0, 1.0):
                 tyre = rectangle(inner, outer, 0.0, radius, s + direction * radius * 0.8)
-                mesh.add(tyre, Paint.TYRE, out=(0, 0, direction))
+                mesh.add(tyre, Paint.TYRE, out=(0, 0, direction), least=SMALL)
 
 
 def add_wheels(mesh: MeshBuilder, half: float, radius: float, axles: tuple[float, ...]) -> None:
@@ -22,7 +22,8 @@ def add_wheels(mesh: MeshBuilder, half: float, radius: float, axles: tuple[float
         for side in (-1.0, 1.0):
             out: Point = (side, 0, 0)
             x = side * (half + 0.01)
-            mesh.add(ring((x, radius + 0.03, s), radius * 1.16, 12, "x"), Paint.BLACK, out=out)
+            arch = ring((x, radius + 0.03, s), radius * 1.16, 12, "x")
+            mesh.add(arch, Paint.BLACK, out=out, least=2 * SMALL)
             mesh.add(ring((x, radius, s), radius, 12, "x"), Paint.TYRE, out=out)
             rim = ring((x, radius, s), radius * 0.62, 10, "x")
             mesh.add(rim, Paint.RIM, out=out, least=SMALL)

@@ -16,7 +16,7 @@ from datasets.streets.paints import DEFAULT_GRAIN, Surface
 from datasets.streets.textures import Grain
 
 Point = tuple[float, float, float]
-SMALL, WINDOW, CLUMP = 1.3, 2.8, 12.0  # least widths of details, in pixels
+SMALL, WINDOW, CLUMP = 1.6, 2.8, 12.0  # least widths of details, in pixels
 
 
 class Mode(IntEnum):
@@ -142,10 +142,14 @@ class MeshBuilder:
         self._amounts.append((tone, extent, least))
 
     def card(
-        self, points: Sequence[Point] | NDArray[np.float64], paint: int, tone: float = 1.0
+        self,
+        points: Sequence[Point] | NDArray[np.float64],
+        paint: int,
+        tone: float = 1.0,
+        least: float = 0.0,
     ) -> None:
         """Add a face that is seen from both sides."""
-        self.add(points, paint, mode=Mode.CARD, tone=tone, grain=Grain.PLAIN)
+        self.add(points, paint, mode=Mode.CARD, tone=tone, grain=Grain.PLAIN, least=least)
 
     def line(self, points: Sequence[Point] | NDArray[np.float64], paint: int, width: float) -> None:
         """Add an open line of some metres' width."""

@@ -10,7 +10,7 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
-from datasets.streets.mesh import Mesh, MeshBuilder, Mode, Point, ring
+from datasets.streets.mesh import SMALL, Mesh, MeshBuilder, Mode, Point, ring
 from datasets.streets.paints import Paint, Surface
 
 PERSON_VARIANTS = 12
@@ -60,7 +60,7 @@ def _walker(mesh: MeshBuilder, stride: float, wears_skirt: bool) -> None:
         shoe = [(foot[0] - 0.07, foot[1] - 0.07, 0), (foot[0] + 0.17, foot[1] - 0.06, 0),
                 (foot[0] + 0.06, foot[1] + 0.04, 0),
                 (foot[0] - 0.07, foot[1] + 0.03, 0)]  # fmt: skip
-        mesh.card(shoe, Paint.BLACK)
+        mesh.card(shoe, Paint.BLACK, least=SMALL)
     arm = (-stride * 0.28, 1.02)
     mesh.card(_limb((0.0, 1.4), arm, 0.1, 0.08), Paint.FIRST, 0.7)
     torso = [(-0.13, 0.82, 0), (0.12, 0.82, 0), (0.14, 1.2, 0), (0.09, 1.46, 0),
@@ -71,8 +71,8 @@ def _walker(mesh: MeshBuilder, stride: float, wears_skirt: bool) -> None:
         mesh.card(skirt, Paint.FIRST, 0.88)
     arm = (stride * 0.26 + 0.02, 1.04)
     mesh.card(_limb((0.0, 1.42), arm, 0.1, 0.08), Paint.FIRST, 0.86)
-    mesh.card(ring((arm[0], arm[1] - 0.04, 0), 0.05, 6), Paint.THIRD)
-    mesh.card(_limb((0.01, 1.44), (0.02, 1.55), 0.09, 0.09), Paint.THIRD, 0.85)
+    mesh.card(ring((arm[0], arm[1] - 0.04, 0), 0.05, 6), Paint.THIRD, least=SMALL)
+    mesh.card(_limb((0.01, 1.44), (0.02, 1.55), 0.09, 0.09), Paint.THIRD, 0.85, SMALL)
     _head(mesh, 0.03, 1.64, 1.0)
 
 
@@ -83,10 +83,10 @@ def _stander(mesh: MeshBuilder, is_away: bool, wears_skirt: bool, step: float) -
         mesh.card(_limb((side * 0.085, 0.9), (x, 0.07 + lift), 0.18, 0.11), Paint.SECOND)
         shoe = [(x - 0.07, lift, 0), (x + 0.07, lift, 0), (x + 0.05, lift + 0.1, 0),
                 (x - 0.05, lift + 0.1, 0)]  # fmt: skip
-        mesh.card(shoe, Paint.BLACK)
+        mesh.card(shoe, Paint.BLACK, least=SMALL)
         hand = (side * 0.29, 0.86 + 0.04 * side * step)
         mesh.card(_limb((side * 0.2, 1.42), hand, 0.11, 0.09), Paint.FIRST, 0.84)
-        mesh.card(ring((hand[0], hand[1] - 0.03, 0), 0.05, 6), Paint.THIRD)
+        mesh.card(ring((hand[0], hand[1] - 0.03, 0), 0.05, 6), Paint.THIRD, least=SMALL)
     torso = [(-0.17, 0.82, 0), (0.17, 0.82, 0), (0.17, 1.1, 0), (0.22, 1.4, 0), (0.1, 1.48, 0),
              (-0.1, 1.48, 0), (-0.22, 1.4, 0), (-0.17, 1.1, 0)]  # fmt: skip
     mesh.card(torso, Paint.FIRST)
@@ -96,7 +96,7 @@ def _stander(mesh: MeshBuilder, is_away: bool, wears_skirt: bool, step: float) -
     else:
         mesh.card([(-0.01, 0.84, 0), (0.01, 0.84, 0), (0.01, 1.46, 0), (-0.01, 1.46, 0)],
                   Paint.FIRST, 0.75)  # fmt: skip
-    mesh.card(_limb((0.0, 1.46), (0.0, 1.56), 0.1, 0.1), Paint.THIRD, 0.85)
+    mesh.card(_limb((0.0, 1.46), (0.0, 1.56), 0.1, 0.1), Paint.THIRD, 0.85, SMALL)
     _head(mesh, 0.0, 1.65, 2.0 if is_away else 0.0)
 
 

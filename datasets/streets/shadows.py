@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -10,8 +12,9 @@ from datasets.streets.poses import NEAR, View
 from datasets.streets.scene import Scene
 from datasets.streets.visibility import Outlines
 
-_FAR = 40.0  # metres beyond which shadows are slivers
-_NEAR_ENOUGH = 30.0  # metres up to which the darkness under things is seen
+_BEHIND = -6.0  # metres ahead, from which things throw shadows
+_SHADOWS_END = 40.0  # metres beyond which shadows are slivers
+_DARKNESS_END = 30.0  # the same for the darkness under things
 _WITHOUT_DARKNESS = ("building", "tree")
 _FRACTION_BITS = 4
 
@@ -29,25 +32,19 @@ def shadow_masks(scene: Scene, view: View, outlines: Outlines, has_sun: bool) ->
     The first is the shadow of the sun (zero without it), the second the darkness under things.
     """
     masks = np.zeros((2, view.height, view.width), np.uint8)
+    near = [thing.z if thing.casts and thing.z > _BEHIND else np.inf for thing in scene.things]
+    distance = np.array(near)
     points = outlines.points
-    sun = sun_direction(scene)
-    cast = _project(scene, view, points, sun / sun[1]) if has_sun else None
-    under = _project(scene, view, points, np.zeros(3))
-    ends = np.append(outlines.starts[1:], len(points))
+    if has_sun:
+        sun = sun_direction(scene)
+        fallen = _project(scene, view, points, sun / sun[1])
+        for part in _parts(view, fallen, outlines, distance < _SHADOWS_END):
+            _fill(masks[0], fallen[part])
+    stands = [thing.model not in _WITHOUT_DARKNESS for thing in scene.things]
     is_low = points[:, 1] < 1.0
-    for mask, flat in ((masks[0], cast), (masks[1], under)):
-        if flat is None:
-            continue
-        shown = _in_sight(view, flat, outlines.starts)
-        for i in np.flatnonzero(shown).tolist():
-            thing = scene.things[i]
-            part = slice(outlines.starts[i], ends[i])
-            if not thing.casts or not -6 < thing.z < _FAR:
-                continue
-            if flat is cast:
-                _fill(mask, flat[part])
-            elif thing.model not in _WITHOUT_DARKNESS and thing.z < _NEAR_ENOUGH:
-                _fill(mask, flat[part][is_low[part]])
+    feet = _project(scene, view, points, np.zeros(3))
+    for part in _parts(view, feet, outlines, np.array(stands) & (distance < _DARKNESS_END)):
+        _fill(masks[1], feet[part][is_low[part]])
     radius = max(1, view.height // 128)
     cv2.blur(masks[0], (2 * radius + 1, 2 * radius + 1), dst=masks[0])
     cv2.blur(masks[1], (6 * radius + 1, 2 * radius + 1), dst=masks[1])
@@ -66,11 +63,16 @@ def _project(
     return np.clip(place, -(2**24), 2**24).astype(np.int32)
 
 
-def _in_sight(view: View, flat: NDArray[np.int32], starts: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Which groups of points may touch the picture."""
-    low = np.minimum.reduceat(flat, starts) >> _FRACTION_BITS
-    high = np.maximum.reduceat(flat, starts)
-    return (high >= 0).all(1) & (low[:, 0] < view.width) & (low[:, 1] < view.height)
+def _parts(
+    view: View, flat: NDArray[np.int32], outlines: Outlines, chosen: NDArray[np.bool_]
+) -> Iterator[slice]:
+    """The points of each chosen thing whose shadow may touch the picture."""
+    low = np.minimum.reduceat(flat, outlines.starts) >> _FRACTION_BITS
+    high = np.maximum.reduceat(flat, outlines.starts)
+    in_sight = (high >= 0).all(1) & (low[:, 0] < view.width) & (low[:, 1] < view.height)
+    ends = np.append(outlines.starts[1:], len(flat))
+    for i in np.flatnonzero(in_sight & chosen):
+        yield slice(outlines.starts[i], ends[i])
 
 
 def _fill(mask: NDArray[np.uint8], points: NDArray[np.int32]) -> None:
