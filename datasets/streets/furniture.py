@@ -275,7 +275,7 @@ def wall(grain: Grain) -> Mesh:
 @cache
 def clutter(kind: int) -> Mesh:
     """Things of no class: a bin (0), a cabinet (1), a bench (2), a bollard (3)."""
-    mesh = MeshBuilder(Surface.STATIC)
+    mesh = MeshBuilder(Surface.STATIC if kind else Surface.DYNAMIC)  # bins can be moved
     if kind == 0:
         mesh.box((-0.28, 0.05, -0.3), (0.28, 1.0, 0.3), Paint.FIRST)
         mesh.box((-0.31, 1.0, -0.33), (0.31, 1.1, 0.33), Paint.FIRST, tone=0.7)

@@ -17,7 +17,6 @@ class Surface(IntEnum):
     DYNAMIC = 5
     ROAD = 7
     SIDEWALK = 8
-    RAIL_TRACK = 10
     BUILDING = 11
     WALL = 12
     FENCE = 13
@@ -68,45 +67,36 @@ class Paint(IntEnum):
     KERB = 25
     TRACK = 26
     SHOP = 27
-    SOFT_SHADOW = 28
-    GREEN = 29
 
 
 OWN_PAINTS = 4
 
-# sRGB by daylight; the first rows are filled by the owner's colours
-COLOURS = np.array(
-    [
-        *[(0, 0, 0)] * OWN_PAINTS,
-        (74, 88, 98),
-        (38, 46, 54),
-        (86, 92, 94),
-        (26, 26, 28),
-        (148, 150, 154),
-        (24, 24, 26),
-        (62, 66, 68),
-        (134, 138, 140),
-        (226, 226, 222),
-        (236, 238, 230),
-        (188, 26, 28),
-        (214, 212, 200),
-        (196, 32, 34),
-        (34, 84, 170),
-        (232, 192, 44),
-        (255, 64, 48),
-        (255, 176, 40),
-        (60, 240, 140),
-        (238, 160, 48),
-        (84, 68, 54),
-        (214, 214, 208),
-        (166, 163, 156),
-        (96, 88, 80),
-        (98, 96, 88),
-        (18, 18, 20),
-        (36, 120, 70),
-    ],
-    dtype=np.float64,
-)
+# sRGB by daylight; the owner's own paints are filled in for each thing
+COLOURS = np.zeros((len(Paint), 3))
+COLOURS[Paint.GLASS] = 74, 88, 98
+COLOURS[Paint.DARK_GLASS] = 38, 46, 54
+COLOURS[Paint.LIT_GLASS] = 86, 92, 94
+COLOURS[Paint.TYRE] = 26, 26, 28
+COLOURS[Paint.RIM] = 148, 150, 154
+COLOURS[Paint.BLACK] = 24, 24, 26
+COLOURS[Paint.DARK_METAL] = 62, 66, 68
+COLOURS[Paint.METAL] = 134, 138, 140
+COLOURS[Paint.WHITE] = 226, 226, 222
+COLOURS[Paint.HEADLIGHT] = 236, 238, 230
+COLOURS[Paint.TAILLIGHT] = 188, 26, 28
+COLOURS[Paint.STREET_LAMP] = 214, 212, 200
+COLOURS[Paint.RED] = 196, 32, 34
+COLOURS[Paint.BLUE] = 34, 84, 170
+COLOURS[Paint.YELLOW] = 232, 192, 44
+COLOURS[Paint.RED_LAMP] = 255, 64, 48
+COLOURS[Paint.AMBER_LAMP] = 255, 176, 40
+COLOURS[Paint.GREEN_LAMP] = 60, 240, 140
+COLOURS[Paint.DISPLAY] = 238, 160, 48
+COLOURS[Paint.TRUNK] = 84, 68, 54
+COLOURS[Paint.MARKING] = 214, 214, 208
+COLOURS[Paint.KERB] = 166, 163, 156
+COLOURS[Paint.TRACK] = 96, 88, 80
+COLOURS[Paint.SHOP] = 98, 96, 88
 
 # light given off at night, added to what the face reflects
 GLOW = np.zeros_like(COLOURS)

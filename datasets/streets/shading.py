@@ -51,13 +51,20 @@ class _FaceTable(NamedTuple):
 
 
 def shade(scene: Scene, outlines: Outlines, placed: Placed, drawing: Drawing, look: Look) -> Frame:
-    """The picture by the light of the sun and the sky, before weather and camera."""
-    view = drawing.view
+    """The picture by the light of the sun and the sky, before weather and camera.
+
+    Args:
+        scene: what is shown.
+        outlines: of its things, for their shadows.
+        placed: its faces.
+        drawing: which of them each sample shows.
+        look: the light.
+    """
     table = _face_table(scene, placed, drawing, look)
     picture = _colours(drawing, table)
     face = _front_faces(drawing)
     frame = _geometry(scene, placed, drawing, face, table, picture)
-    _apply_grain(scene, frame, table.grain.take(face), view)
+    _apply_grain(scene, frame, table.grain.take(face))
     _apply_shadows(scene, outlines, frame, look)
     _paint_sky(scene, frame, look)
     _polish_hood(frame)
@@ -165,12 +172,12 @@ def _geometry(
     return Frame(picture, view, table.surface.take(face), depth, x, y, table.level.take(face), None)
 
 
-def _apply_grain(scene: Scene, frame: Frame, grain: NDArray[np.uint8], view: View) -> None:
+def _apply_grain(scene: Scene, frame: Frame, grain: NDArray[np.uint8]) -> None:
     """Multiply the picture by the grain of its surfaces."""
     du, dv = np.float32(scene.grain[0]), np.float32(scene.grain[1])
     along = frame.x + np.where(frame.is_level, du, frame.depth + du)
     across = np.where(frame.is_level, frame.depth, frame.y) + dv
-    footprint = frame.depth * np.float32(1 / view.focal)
+    footprint = frame.depth * np.float32(1 / frame.view.focal)
     footprint *= np.where(frame.is_level, 1 + np.float32(0.12) * frame.depth, np.float32(1))
     fine, coarse = textures.sample_twice(grain, along, across, footprint)
     gain = fine.astype(np.float32) * np.float32(1 / textures.MIDDLE)
