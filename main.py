@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import sys
 
-from engine.actions import run_data_check, run_prediction, run_test, run_training
+from engine.actions import run_data_check, run_prediction, run_training
 from engine.catalogue import list_choices
+from engine.checks import chosen_actions
+from engine.mask_making import run_mask_making
+from engine.reporting import run_report
 from engine.run import FinishedRun, draw_seed
-from options import chosen_actions, parse
+from engine.testing import run_test
+from options import parse
 from utils.distributed import process_group
 from utils.log import logger, setup_logging
 
@@ -15,6 +19,8 @@ ACTIONS = {
     "train": run_training,
     "test_only": run_test,
     "predict": run_prediction,
+    "make_uncertainty_masks": run_mask_making,
+    "report": run_report,
     "check_data": run_data_check,
     "list": list_choices,
 }

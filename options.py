@@ -4,34 +4,31 @@ from __future__ import annotations
 
 import sys
 from argparse import Namespace, _ArgumentGroup
-from collections.abc import Iterable
 from pathlib import Path
-
-import torch
 
 from datasets import DATASETS
 from engine.catalogue import CATALOGUE, RECIPES
+from engine.checks import check
+from engine.reporting import add_report_flags
 from engine.restore import restored_flags, typed_values
 from losses import LOSSES
 from methods import METHODS
 from metrics import METRICS
-from network import MODELS
+from network import ENSEMBLES, MODELS
+from uncertainty import SCORES
 from utils.arguments import (
     Help,
     Parser,
+    Repeated,
     at_least,
     choice,
     describe_unknown,
     expand_files,
-    missing_file,
     shorten_help,
     size,
     within,
 )
-from utils.distributed import planned_world_size
 from utils.scheduler import LR_POLICIES
-
-ACTIONS = ("test_only", "predict", "check_data", "list")
 
 EXAMPLES = """\
 Defaults stand in brackets; a data set, a method or a recipe may bring its own.
@@ -41,6 +38,8 @@ examples:
   python main.py @recipes/camvid.args --data_root DIR        train a published or tuned recipe
   python main.py --test_only --ckpt checkpoints/best_X.pth   evaluate
   python main.py --predict IMAGES --ckpt checkpoints/best_X.pth
+  python main.py --model deep_ensemble --weight A.pth --weight B.pth --make_uncertainty_masks
+  python main.py --report results/*.json                     means, intervals, tests over seeds
   python main.py --check_data --dataset folder --data_root DIR
   torchrun --nproc_per_node 4 main.py ...                    the same command on four GPUs
 """
@@ -51,6 +50,12 @@ def add_action_flags(group: _ArgumentGroup) -> None:
     add = group.add_argument
     add("--test_only", action="store_true", help="evaluate --ckpt, write results/NAME.json")
     add("--predict", metavar="PATH", help="label an image, a folder or a quoted glob with --ckpt")
+    add(
+        "--make_uncertainty_masks",
+        action="store_true",
+        help="write each training image's instance uncertainty, see uncertainty_cross_entropy",
+    )
+    add("--report", nargs="+", metavar="RESULT", help="compare result files over seeds")
     add("--check_data", action="store_true", help="read every label: histogram, offending files")
     add("--list", type=choice("list", CATALOGUE), metavar="WHAT", help=", ".join(CATALOGUE))
 
@@ -77,14 +82,21 @@ def add_data_flags(group: _ArgumentGroup) -> None:
     add("--flip", type=within(0, 1), default=0.0, help="probability of a mirrored sample")
     add("--color_jitter", type=within(0, 1), default=0.0, help="0.5: brightness, contrast, ...")
     add("--cache", type=Path, metavar="DIR", help="keep decoded, resized images memory-mapped")
+    add(
+        "--mask_dir",
+        type=Path,
+        metavar="DIR",
+        help="uncertainty masks; default: <data_root>/uncertainty_masks",
+    )
     add("--num_workers", type=at_least(0), default=2, help="loader processes")
 
 
 def add_model_flags(group: _ArgumentGroup) -> None:
     """Which network."""
     add = group.add_argument
-    add("--model", type=choice("model", MODELS), default="deeplabv3plus_mobilenet")
-    add("--backbone", metavar="NAME", help="timm model of deeplabv3plus_timm")
+    add("--model", type=choice("model", (*MODELS, *ENSEMBLES)), default="deeplabv3plus_mobilenet")
+    add("--backbone", metavar="NAME", help="timm model of deeplabv3plus_timm, or see --num_models")
+    add("--weight", type=Path, action=Repeated, metavar="FILE", help="a member of deep_ensemble")
     add("--output_stride", type=int, choices=(8, 16), default=16)
     add("--separable_conv", action="store_true", help="depthwise-separable head")
     add("--dropout", type=within(0, 0.99), default=0.0, help="after each stage of the backbone")
@@ -111,6 +123,7 @@ def add_train_flags(group: _ArgumentGroup) -> None:
     )
     add("--focal_gamma", type=within(0, 10), default=0.0, help="0 is cross entropy; usual: 2")
     add("--focal_alpha", type=within(0, 10), default=1.0)
+    add("--alpha", type=within(0, 100), default=0.0, help="of uce; 0 is cross entropy")
     add("--optimizer", choices=("adam", "adamw", "sgd"), default="adam")
     add("--lr", type=within(0, 100), default=1e-4, help="of the classifier")
     add("--backbone_lr_factor", type=within(0, 100), default=0.1, help="times lr: the backbone's")
@@ -142,9 +155,17 @@ def add_eval_flags(group: _ArgumentGroup) -> None:
     add("--eval_flip", action="store_true", help="also predict the mirrored image")
     add("--eval_scales", type=within(0.1, 10), nargs="+", default=[1.0])
     add("--fuse", choices=("logits", "probs"), default="probs", help="mean over the passes")
+    add("--mc_samples", type=at_least(1), help="dropout passes of a test; of uce's training: 10")
     add("--eval_amp", choices=("off", "bf16", "fp16"), default="off")
     add("--metrics", nargs="+", type=choice("metric", METRICS), default=["segmentation"])
     add("--save_val_results", action="store_true", help="image, target, prediction, overlay")
+    add(
+        "--scores",
+        nargs="*",
+        type=choice("score", SCORES),
+        metavar="NAME",
+        help="write maps of uncertainty, see --list scores; --predict: entropy instance",
+    )
     add("--server_format", action="store_true", help="also label ids as a test server wants them")
     add("--save_probs", action="store_true", help="with --predict: class probabilities, float16")
 
@@ -173,6 +194,7 @@ SHARED = {
     "training": add_train_flags,
     "evaluation": add_eval_flags,
     "run": add_run_flags,
+    "report": add_report_flags,
 }
 
 
@@ -217,7 +239,10 @@ def parse(argv: list[str] | None = None) -> Namespace:
     except ValueError as error:
         parser.error(str(error))
     named = Namespace(**{**vars(first), **stored, **typed_values(first)})
-    parser.set_defaults(**DATASETS[named.dataset].defaults, **METHODS[named.method].defaults)
+    if named.model == "ensemble" and "method" not in first.typed:
+        named.method = "ensemble"
+    parser.set_defaults(method=named.method, **DATASETS[named.dataset].defaults)
+    parser.set_defaults(**METHODS[named.method].defaults)
     parser.set_defaults(**stored)
     opts = parser.parse_args(arguments, Namespace(typed=first.typed))
     for flag in sorted(opts.typed & owner.keys()):
@@ -226,74 +251,3 @@ def parse(argv: list[str] | None = None) -> Namespace:
     for problem in (*check(opts), *METHODS[opts.method].check(opts)):
         parser.error(problem)
     return opts
-
-
-def chosen_actions(opts: Namespace) -> list[str]:
-    """The action flags that are set; none means training."""
-    return [name for name in ACTIONS if getattr(opts, name)]
-
-
-def check(opts: Namespace) -> Iterable[str]:
-    """Problems with the shared flags, each one sentence that names the fix."""
-    actions = chosen_actions(opts)
-    if len(actions) > 1:
-        yield f"--{actions[0]} and --{actions[1]} are two actions; give one"
-    if opts.list:
-        return
-    yield from check_data_flags(opts)
-    if not actions:
-        yield from check_train_flags(opts)
-    if (opts.test_only or opts.predict) and opts.ckpt is None:
-        action = "test_only" if opts.test_only else "predict"
-        yield f"--{action} needs a trained network: add --ckpt checkpoints/best_NAME.pth"
-    if opts.ckpt is not None and not opts.ckpt.is_file():
-        yield missing_file("ckpt", opts.ckpt)
-
-
-def check_data_flags(opts: Namespace) -> Iterable[str]:
-    """Problems with the flags about data."""
-    if opts.crop_val and opts.eval_size == "native":
-        yield "--crop_val means --eval_size crop, but --eval_size is native; drop one"
-    opts.eval_size = opts.eval_size or ("crop" if opts.crop_val else "native")
-    if opts.data_root is None and opts.dataset != "streets" and not opts.predict:
-        yield f"--dataset {opts.dataset} needs its folder: add --data_root DIR"
-    if opts.model == "deeplabv3plus_timm" and not opts.backbone and opts.ckpt is None:
-        yield "--model deeplabv3plus_timm needs --backbone NAME, such as resnet18"
-    if opts.save_probs and not opts.predict:
-        yield "--save_probs goes with --predict PATH"
-    if opts.scale_range[0] > opts.scale_range[1]:
-        yield f"--scale_range goes from small to large: {opts.scale_range[1]} {opts.scale_range[0]}"
-
-
-def check_train_flags(opts: Namespace) -> Iterable[str]:
-    """Problems with the flags about training."""
-    processes = planned_world_size()
-    share, rest = divmod(opts.batch_size, processes * opts.accumulate)
-    if rest:
-        yield (
-            f"--batch_size {opts.batch_size} is the total over {processes} processes x"
-            f" {opts.accumulate} accumulation steps and must be divisible by"
-            f" {processes * opts.accumulate}"
-        )
-    elif share == 1 and not (opts.sync_bn and processes > 1):
-        fix = "--batch_size 2" if opts.accumulate == 1 else "a smaller --accumulate"
-        yield (
-            "batch norm cannot train on one image at a time (its pooling branch has one value"
-            f" per channel): use at least {fix}, or --sync_bn under torchrun"
-        )
-    smallest = 2 * opts.output_stride + 1
-    if min(opts.crop_size) < smallest:
-        yield (
-            f"--crop_size {opts.crop_size[0]}x{opts.crop_size[1]} and --output_stride"
-            f" {opts.output_stride} do not fit: the smallest side is {smallest}"
-        )
-    if opts.sync_bn and processes == 1:
-        yield "--sync_bn joins processes: start with torchrun --nproc_per_node N main.py ..."
-    elif opts.sync_bn and not torch.cuda.is_available():
-        yield "--sync_bn works between GPUs, and this machine has none: leave the flag out"
-    if "," in opts.gpu_id:
-        count = len(opts.gpu_id.split(","))
-        yield (
-            f"--gpu_id {opts.gpu_id} names {count} GPUs, and one process drives one: start with"
-            f" torchrun --nproc_per_node {count} main.py ..."
-        )

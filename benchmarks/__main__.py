@@ -19,6 +19,8 @@ BENCHMARKS = {
     "validation": "cost of the evaluation pass over bare inference",
     "loading": "PNG images to batches against the upstream's way",
     "confusion_matrix": "counting one full-size map against the upstream's way",
+    "mask_files": "uncertainty masks on disk against .npy and images; --ckpt FILE for real ones",
+    "instance_mask": "instance uncertainty against a loop over the components",
     "startup": "from the command line to the first step",
 }
 
@@ -38,6 +40,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     add("--quick", action="store_true", help="tiny inputs, two repeats: only to see that it works")
     add("--threads", type=int, default=1, help="of torch and OpenCV on the CPU")
     add("--repeats", type=int, help="measured rounds; default: each benchmark's own number")
+    add("--ckpt", type=Path, metavar="FILE", help="network whose predictions mask_files stores")
     add("--json", type=Path, metavar="FILE", help="also write every number there")
     chosen = parser.parse_args(argv)
     for name in chosen.names:
@@ -56,7 +59,7 @@ def settle(chosen: argparse.Namespace) -> Settings:
     torch.backends.cudnn.allow_tf32 = False
     torch.backends.cudnn.benchmark = True
     device = torch.device("cuda", 0) if chosen.device == "cuda" else torch.device("cpu")
-    return Settings(device, chosen.quick, chosen.threads, chosen.repeats)
+    return Settings(device, chosen.quick, chosen.threads, chosen.repeats, chosen.ckpt)
 
 
 def main(argv: list[str] | None = None) -> int:

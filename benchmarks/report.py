@@ -35,12 +35,14 @@ class Settings:
         quick: tiny inputs and two repeats, to see that a benchmark works.
         threads: of torch and OpenCV on the CPU.
         repeats: measured rounds, None for each benchmark's own number.
+        ckpt: a trained network, for benchmarks that look at predictions.
     """
 
     device: torch.device
     quick: bool = False
     threads: int = 1
     repeats: int | None = None
+    ckpt: Path | None = None
 
     def rounds(self, usual: int) -> int:
         """Measured rounds of a benchmark that usually makes ``usual``."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import hashlib
+import re
 from collections.abc import Callable, Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
@@ -20,6 +21,8 @@ from datasets.files import image_size, listing, read_ids, read_image
 from datasets.labels import LabelMap
 from datasets.taxonomy import SegClass, names_of, palette_of
 from datasets.transforms import Sample, Transform, resize_image, resize_map
+
+UNSAFE = re.compile(r"[^\w\-. ()+,=@]")  # in a part of a path on any system
 
 
 class Item(NamedTuple):
@@ -302,3 +305,12 @@ def refuse_other_size(item: Item, label: tuple[int, ...], image: tuple[int, ...]
 def by(size: Iterable[int]) -> str:
     """A size in words: 360x480, rows first."""
     return "x".join(map(str, size))
+
+
+def safe_name(name: str) -> str:
+    """A relative path for an image's id: slashes part folders, other unsafe signs become %XX."""
+    parts = [
+        UNSAFE.sub(lambda sign: "".join(f"%{byte:02X}" for byte in sign[0].encode()), part)
+        for part in name.split("/")
+    ]
+    return "/".join("_" if part in {"", ".", ".."} else part for part in parts)

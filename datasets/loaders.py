@@ -6,7 +6,7 @@ import atexit
 import multiprocessing
 import os
 import signal
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence, Set
 from functools import cache, partial
 from multiprocessing.synchronize import Event
 from typing import Any, cast
@@ -69,12 +69,23 @@ def eval_batches(
     num_workers: int,
     rank: int = 0,
     world_size: int = 1,
+    only: Set[int] | None = None,
 ) -> EvalBatches:
     """This process's share of the batches, in order; every image is in exactly one batch.
 
     Neighbours of equal size share a batch, so a data set of mixed sizes needs no resize.
+
+    Args:
+        dataset: what to walk over.
+        batch_size: images per batch and process.
+        num_workers: processes that load; 0 loads in this one.
+        rank: this process's place among ``world_size``.
+        world_size: number of processes.
+        only: leave out the batches that hold none of these items; the others stay as they are.
     """
     batches = _same_size_batches(dataset, batch_size)
+    if only is not None:
+        batches = [batch for batch in batches if not only.isdisjoint(batch)]
     return EvalBatches(_loader(dataset, batches[rank::world_size], num_workers))
 
 

@@ -3,34 +3,42 @@
 from __future__ import annotations
 
 import sys
-import time
 from argparse import Namespace
 from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from datasets.base import SegDataset
-from datasets.loaders import eval_batches, train_batches
+from datasets.loaders import train_batches
 from datasets.statistics import check_data
 from datasets.unlabelled import Unlabelled
 from engine import build, checkpoint
 from engine.batch import prepare
 from engine.checkpoint import Training
-from engine.consumers import PredictionWriter, SampleTriptychs, SaveResults, ServerWriter
+from engine.consumers import PredictionWriter, SampleTriptychs
 from engine.evaluate import run_pass
 from engine.memory import ADVICE, free_gigabytes, training_gigabytes
-from engine.run import Run, claim, file_hash, refuse_other_result, result_file, run_name
+from engine.run import (
+    Run,
+    claim,
+    joint_hash,
+    network_name,
+    run_name,
+)
+from engine.score_maps import score_writers
+from engine.testing import member_metrics
 from engine.train import Trainer, Validate, start, train
+from engine.trained import checkpoints, trained_method
 from metrics import METRICS
+from uncertainty import SCORES
 from utils.distributed import is_main, rank, world_size
-from utils.files import write_json
 from utils.log import RunLog, logger, progress
-from utils.provenance import describe_device, git_state, write_opts
-from utils.report import results_table, save_curves
-from utils.types import Consumer
+from utils.provenance import describe_device, write_opts
+from utils.report import save_curves
 from utils.visualizer import Visualizer
+
+PREDICTION_SCORES = ("entropy", "instance")  # the maps of --predict where --scores names none
 
 
 def run_training(opts: Namespace) -> int:
@@ -100,7 +108,7 @@ def announce(
     logger.info(
         "run %s: %s, %.1f million parameters, on %s",
         trainer.run.name,
-        opts.model,
+        ", ".join(training.method.members()) or opts.model,
         sum(parameter.numel() for parameter in network.parameters()) / 1e6,
         f"{world_size()} x {describe_device(trainer.device)}",
     )
@@ -129,17 +137,18 @@ def validation(
     visualizer: Visualizer | None,
 ) -> Validate:
     """A function that scores the method on the held-out data and shows samples of it."""
-    loader = evaluation_batches(dataset, opts)
+    loader = build.evaluation_batches(dataset, opts)
     predictor = build.build_predictor(opts, training.method)
 
     def validate() -> dict[str, Any]:
         metric = METRICS["segmentation"](dataset.class_names)
+        members = member_metrics(training.method, dataset.class_names)
         samples = SampleTriptychs(opts.vis_num_samples if visualizer else 0, dataset.palette)
         results = run_pass(
             predictor,
             training.method.deployable(),
             progress(loader, desc="validate", unit="batch"),
-            [metric, samples],
+            [metric, *members, samples],
             prepare=partial(prepare, device=device, channels_last=opts.channels_last),
         )
         if visualizer is not None:
@@ -150,106 +159,26 @@ def validation(
     return validate
 
 
-def evaluation_batches(dataset: SegDataset, opts: Namespace) -> Any:
-    """This process's share of a data set, in order."""
-    return eval_batches(
-        dataset,
-        batch_size=opts.val_batch_size,
-        num_workers=opts.num_workers,
-        rank=rank(),
-        world_size=world_size(),
-    )
-
-
-def run_test(opts: Namespace) -> int:
-    """Evaluate ``--ckpt``; print the table, write the result file and, if asked, pictures."""
-    dataset = build.evaluation_data(opts)
-    path = result_file(opts, dataset.name)
-    sha256 = file_hash(opts.ckpt)
-    refuse_other_result(path, opts, sha256)
-    build.be_deterministic(opts)
-    trained = build.trained_method(opts)
-    mapping = build.mapping_between(trained, dataset)
-    device = build.choose_device(opts)
-    method = build.place(trained.method, opts, device)
-    names = mapping.names if mapping else dataset.class_names
-    palette = trained.palette if names == trained.class_names else dataset.palette
-    metrics = [METRICS[name](names) for name in opts.metrics]
-    writers = test_writers(opts, dataset, palette, mapped=mapping is not None)
-    began = time.perf_counter()
-    results = run_pass(
-        build.build_predictor(opts, method),
-        method.deployable(),
-        progress(evaluation_batches(dataset, opts), desc="test", unit="batch"),
-        [*metrics, *writers],
-        prepare=partial(prepare, device=device, channels_last=opts.channels_last),
-        mapping=mapping,
-    )
-    if not is_main():
-        return 0
-    write_json(
-        path,
-        {
-            "checkpoint": {"path": opts.ckpt, "sha256": sha256, "step": trained.step},
-            "dataset": {
-                "name": dataset.name,
-                "split": dataset.split,
-                "condition": opts.condition,
-                "images": len(dataset),
-                "fingerprint": dataset.fingerprint(),
-            },
-            "classes": names,
-            "units": {name: unit for metric in metrics for name, unit in metric.units.items()},
-            "results": results,
-            "seconds": round(time.perf_counter() - began, 1),
-            "opts": checkpoint.plain(opts),
-            "commit": git_state()[0],
-        },
-    )
-    sys.stdout.write(f"{results_table(results, names)}\n")
-    logger.info("results in %s", path)
-    return 0
-
-
-def test_writers(
-    opts: Namespace, dataset: SegDataset, palette: Tensor, *, mapped: bool
-) -> list[Consumer]:
-    """The writers behind ``--save_val_results`` and ``--server_format``.
-
-    Raises:
-        ValueError: if the server's ids are asked of a network with other classes.
-    """
-    folder = result_file(opts, dataset.name).with_suffix("")
-    writers: list[Consumer] = []
-    if opts.save_val_results:
-        writers.append(SaveResults(folder, palette))
-    if opts.server_format:
-        if mapped:
-            raise ValueError(
-                f"--server_format needs a network with the {dataset.num_classes} classes of"
-                f" {dataset.name}; {opts.ckpt} has others"
-            )
-        writers.append(
-            ServerWriter(folder.with_name(f"{folder.name}_server"), dataset.decode_label)
-        )
-    return writers
-
-
 def run_prediction(opts: Namespace) -> int:
     """Label images that have no labels."""
     dataset = Unlabelled(opts.predict)
-    trained = build.trained_method(opts)
+    trained = trained_method(opts)
     device = build.choose_device(opts)
     method = build.place(trained.method, opts, device)
-    folder = opts.output_dir / "predictions" / (opts.run_name or opts.ckpt.stem)
+    network = network_name(opts, joint_hash(checkpoints(opts)))
+    folder = opts.output_dir / "predictions" / (opts.run_name or network)
     writer = PredictionWriter(
         folder, trained.palette, trained.class_names, save_probs=opts.save_probs
     )
+    scores = PREDICTION_SCORES if opts.scores is None else opts.scores
+    maps = score_writers(
+        folder, [SCORES[name] for name in scores], trained.palette, trained.class_names
+    )
     run_pass(
-        build.build_predictor(opts, method),
+        build.build_predictor(opts, method, samples=opts.mc_samples),
         method.deployable(),
-        progress(evaluation_batches(dataset, opts), desc="predict", unit="batch"),
-        [writer],
+        progress(build.evaluation_batches(dataset, opts), desc="predict", unit="batch"),
+        [writer, *maps],
         prepare=partial(prepare, device=device, channels_last=opts.channels_last),
     )
     logger.info("%d images labelled, in %s", len(dataset), folder)

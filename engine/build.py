@@ -4,28 +4,21 @@ from __future__ import annotations
 
 import os
 from argparse import Namespace
-from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from datasets import build_dataset
 from datasets.base import SegDataset
-from datasets.taxonomy import (
-    ROAD,
-    VOC,
-    ClassMapping,
-    SegClass,
-    class_mapping,
-    names_of,
-    palette_of,
-)
+from datasets.loaders import eval_batches
 from datasets.transforms import eval_transform, train_transform
+from datasets.uncertainty_masks import UncertaintyMasks
 from engine import checkpoint
-from engine.predict import Predictor
+from engine.monte_carlo import MonteCarloDropout
+from engine.predict import Predictor, Predicts
 from methods import METHODS, Method
-from utils.distributed import launched_by_torchrun, local_rank
+from utils.distributed import launched_by_torchrun, local_rank, rank, world_size
 from utils.log import logger
 
 
@@ -90,8 +83,12 @@ def data_set(opts: Namespace, split: str, transform: Any) -> SegDataset:
 
 
 def training_data(opts: Namespace) -> SegDataset:
-    """The split to train on, with its random transforms."""
-    return data_set(
+    """The split to train on, with its random transforms and, where they are read, its masks.
+
+    Raises:
+        ValueError: as ``data_set`` does, and if a mask is missing, stale or of another size.
+    """
+    dataset = data_set(
         opts,
         opts.train_split,
         train_transform(
@@ -102,6 +99,18 @@ def training_data(opts: Namespace) -> SegDataset:
             scale_range=tuple(opts.scale_range),
         ),
     )
+    if METHODS[opts.method].reads_masks(opts):
+        masks = UncertaintyMasks(mask_directory(opts))
+        masks.check(dataset)
+        dataset.weight = masks
+    return dataset
+
+
+def mask_directory(opts: Namespace) -> Path:
+    """Where uncertainty masks are: ``--mask_dir``, or beside the images they belong to."""
+    if opts.mask_dir is not None:
+        return Path(opts.mask_dir)
+    return Path(opts.data_root or opts.output_dir) / "uncertainty_masks"
 
 
 def evaluation_data(opts: Namespace) -> SegDataset:
@@ -110,10 +119,24 @@ def evaluation_data(opts: Namespace) -> SegDataset:
     return data_set(opts, opts.val_split, eval_transform(size))
 
 
-def build_predictor(opts: Namespace, method: Method) -> Predictor:
-    """How ``method`` is run over whole images."""
+def evaluation_batches(dataset: SegDataset, opts: Namespace) -> Any:
+    """This process's share of a data set, in order."""
+    return eval_batches(
+        dataset,
+        batch_size=opts.val_batch_size,
+        num_workers=opts.num_workers,
+        rank=rank(),
+        world_size=world_size(),
+    )
+
+
+def build_predictor(opts: Namespace, method: Method, *, samples: int | None = None) -> Predictor:
+    """How ``method`` is run over whole images, with that many dropout samples if any."""
+    predicts: Predicts = method
+    if samples is not None:
+        predicts = MonteCarloDropout(method, method.deployable(), samples, opts.random_seed)
     return Predictor(
-        method,
+        predicts,
         infer_size=opts.infer_size,
         window=opts.sliding_window,
         overlap=opts.window_overlap,
@@ -155,72 +178,6 @@ def method_to_train(opts: Namespace, dataset: SegDataset, *, resumed: bool) -> M
     return method
 
 
-@dataclass(frozen=True)
-class Trained:
-    """A trained network with what its checkpoint knows of it."""
-
-    method: Method
-    class_names: tuple[str, ...]  # in the order of the logits
-    palette: Tensor  # (C, 3), uint8
-    step: int | None
-
-
-def trained_method(opts: Namespace) -> Trained:
-    """The network of ``--ckpt``.
-
-    Raises:
-        ValueError: if it does not fit the flags, or its classes are unknown.
-    """
-    content = checkpoint.read(opts.ckpt)
-    state = content["model_state"]
-    try:
-        num_classes = len(state[checkpoint.last_layer(state)[0]])
-    except (IndexError, KeyError):
-        raise ValueError(f"{opts.ckpt} holds no segmentation network: no convolution") from None
-    method = METHODS[opts.method](without_pretraining(opts), num_classes)
-    checkpoint.load_network(method.deployable(), state, opts.ckpt)
-    if "classes" in content:
-        named = zip(content["classes"], content["colours"], strict=True)
-        classes = tuple(SegClass(name, tuple(colour)) for name, colour in named)
-    else:
-        classes = published_classes(opts, num_classes)
-    return Trained(method.eval(), names_of(classes), palette_of(classes), content.get("cur_itrs"))
-
-
-def published_classes(opts: Namespace, num_classes: int) -> tuple[SegClass, ...]:
-    """The classes of a file that does not name them, from their number.
-
-    Raises:
-        ValueError: if no known set has that many.
-    """
-    for classes in (ROAD, VOC):
-        if len(classes) == num_classes:
-            return classes
-    raise ValueError(
-        f"{opts.ckpt} has {num_classes} classes and does not name them; files without names are"
-        " taken for Cityscapes (19) or VOC (21)"
-    )
-
-
-def mapping_between(trained: Trained, dataset: SegDataset) -> ClassMapping | None:
-    """How the network's classes and the data set's meet; None where they are the same.
-
-    Raises:
-        ValueError: if no mapping is known.
-    """
-    if trained.class_names == dataset.class_names:
-        return None
-    mapping = class_mapping(trained.class_names, dataset.class_names)
-    if mapping is None:
-        raise ValueError(
-            f"the network's {len(trained.class_names)} classes"
-            f" ({', '.join(trained.class_names[:4])}, ...) and the {dataset.num_classes} of"
-            f" {dataset.name} ({', '.join(dataset.class_names[:4])}, ...) have no known mapping;"
-            " test on a data set with its classes, or fine-tune with --ckpt and --reset_head"
-        )
-    return mapping
-
-
 def place(method: Method, opts: Namespace, device: torch.device) -> Method:
     """Bring a method to the device in the memory layout and form that the flags ask for."""
     if opts.sync_bn:
@@ -229,5 +186,6 @@ def place(method: Method, opts: Namespace, device: torch.device) -> Method:
     if opts.channels_last:
         method = method.to(memory_format=torch.channels_last)
     if opts.compile:
-        method.deployable().compile()
+        for network in method.members().values() or [method.deployable()]:
+            network.compile()
     return method

@@ -12,7 +12,8 @@ from datasets import DATASETS
 from losses import LOSSES
 from methods import METHODS
 from metrics import METRICS
-from network import MODELS, describe
+from network import ENSEMBLES, MODELS, describe
+from uncertainty import SCORES
 
 RECIPES = Path(__file__).parents[1] / "recipes"
 
@@ -31,10 +32,11 @@ def recipe_titles() -> dict[str, str]:
 
 
 CATALOGUE: dict[str, Callable[[], dict[str, str]]] = {
-    "models": lambda: {name: describe(name) for name in MODELS},
+    "models": lambda: {name: describe(name) for name in MODELS} | ENSEMBLES,
     "datasets": lambda: {name: first_line(kind) for name, kind in DATASETS.items()},
     "methods": lambda: {name: first_line(kind) for name, kind in METHODS.items()},
     "losses": lambda: {name: entry.description for name, entry in LOSSES.items()},
+    "scores": lambda: {name: first_line(score.function) for name, score in SCORES.items()},
     "metrics": lambda: {name: first_line(kind) for name, kind in METRICS.items()},
     "recipes": recipe_titles,
 }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pickle
 import re
 from argparse import Namespace
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +18,8 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from datasets.taxonomy import SegClass
+from engine.mismatch import all_last_layer, describe_mismatch
 from methods.base import Method
-from network import MODELS, build_model
 from utils.distributed import all_gather_object, is_main, rank
 from utils.files import open_atomically
 from utils.provenance import git_state
@@ -46,6 +46,7 @@ class Training:
     scaler: GradScaler
     step: int = 0
     best_score: float | None = None
+    member_scores: dict[str, float] = field(default_factory=dict)  # best of each member
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -153,24 +154,65 @@ def save(
     if not is_main():
         return
     content = {
-        "cur_itrs": training.step,
-        "model_state": training.method.deployable().state_dict(),
+        **network_content(training.method.deployable(), training.step, opts, classes),
         "optimizer_state": by_name(training.optimizers),
         "scheduler_state": by_name(training.schedules),
         "best_score": training.best_score,
+        "member_scores": training.member_scores,
         "method_state": method_state(training.method),
         "scaler": training.scaler.state_dict(),
         "sampler": sampler,
         "rng": rng,
+    }
+    for path in paths:
+        write(path, content)
+
+
+def save_member(
+    path: Path, name: str, training: Training, *, opts: Namespace, classes: tuple[SegClass, ...]
+) -> None:
+    """Write one member of an ensemble as the checkpoint of a network of its own.
+
+    Args:
+        path: of the checkpoint.
+        name: of the member.
+        training: the ensemble's.
+        opts: flags that describe the member alone.
+        classes: by train id.
+
+    Raises:
+        OSError: as ``save`` does.
+    """
+    if not is_main():
+        return
+    content = {
+        **network_content(training.method.members()[name], training.step, opts, classes),
+        "optimizer_state": training.optimizers[name].state_dict(),
+        "scheduler_state": training.schedules[name].state_dict(),
+        "best_score": training.member_scores[name],
+    }
+    write(path, content)
+
+
+def network_content(
+    network: nn.Module, step: int, opts: Namespace, classes: tuple[SegClass, ...]
+) -> dict[str, Any]:
+    """What every checkpoint holds: a network, how it was made, what its classes are."""
+    return {
+        "cur_itrs": step,
+        "model_state": network.state_dict(),
         "format": FORMAT,
         "opts": plain(opts),
         "classes": [entry.name for entry in classes],
         "colours": [entry.colour for entry in classes],
         "commit": git_state()[0],
     }
-    for path in paths:
-        with open_atomically(path) as file:
-            torch.save(content, file)
+
+
+def write(path: Path, content: dict[str, Any]) -> None:
+    """Write a checkpoint whole or not at all."""
+    with open_atomically(path) as file:
+        torch.save(content, file)
 
 
 def resume(content: dict[str, Any], path: Path, training: Training) -> None:
@@ -179,7 +221,7 @@ def resume(content: dict[str, Any], path: Path, training: Training) -> None:
     Raises:
         ValueError: if the file was not written by this program, or does not fit the flags.
     """
-    if "format" not in content:
+    if "rng" not in content:
         raise ValueError(
             f"{path} has weights but not the state of a run of this program:"
             " start a new run from it with --ckpt, without --continue_training"
@@ -193,6 +235,7 @@ def resume(content: dict[str, Any], path: Path, training: Training) -> None:
     training.scaler.load_state_dict(content["scaler"])
     training.step = content["cur_itrs"]
     training.best_score = content["best_score"]
+    training.member_scores = dict(content.get("member_scores", {}))
     rng = content["rng"][rank() % len(content["rng"])]
     torch.set_rng_state(rng["cpu"])
     if "cuda" in rng and torch.cuda.is_available():
@@ -224,60 +267,3 @@ def load_network(
         raise ValueError(describe_mismatch(own, state, path, missing, extra, unlike))
     network.load_state_dict(state)
     return []
-
-
-def last_layer(state: dict[str, Tensor]) -> tuple[str, ...]:
-    """Names of the classifying layer: those of the last convolution in the state."""
-    weight = [name for name, tensor in state.items() if tensor.dim() == 4][-1]
-    return weight, weight.removesuffix("weight") + "bias"
-
-
-def all_last_layer(names: list[str], state: dict[str, Tensor]) -> bool:
-    """Whether all names belong to the classifying layer."""
-    return set(names) <= set(last_layer(state))
-
-
-def describe_mismatch(
-    own: dict[str, Tensor],
-    state: dict[str, Tensor],
-    path: Path,
-    missing: list[str],
-    extra: list[str],
-    unlike: list[str],
-) -> str:
-    """The message for a checkpoint that does not fit: tensors, then the flag that would."""
-    if not missing and not extra and all_last_layer(unlike, own):
-        theirs, ours = (len(s[last_layer(own)[0]]) for s in (state, own))
-        return (
-            f"{path} classifies {theirs} classes, this run {ours}: give the data set it was trained"
-            f" on, or --reset_head to train a new last layer on top of it"
-        )
-    parts = [
-        f"{len(names)} {what} ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})"
-        for what, names in (("missing", missing), ("unknown", extra), ("of another shape", unlike))
-        if names
-    ]
-    fit = fitting_flags(state)
-    advice = f"; it fits {fit}" if fit else "; it fits no model of this project"
-    return f"{path} does not fit the network: {', '.join(parts)}{advice}"
-
-
-def fitting_flags(state: dict[str, Tensor]) -> str | None:
-    """The flags of the model whose names and shapes, last layer apart, are the state's."""
-    separable = any(".body." in name for name in state)
-    shapes = {name: tensor.shape for name, tensor in state.items() if tensor.dim() != 0}
-    try:
-        last = last_layer(state)
-    except IndexError:
-        return None
-    for model in MODELS:
-        if model == "deeplabv3plus_timm":
-            continue
-        with torch.device("meta"):
-            candidate = build_model(model, 2, output_stride=16, separable_conv=separable)
-        theirs = {n: t.shape for n, t in candidate.state_dict().items() if t.dim() != 0}
-        if theirs.keys() == shapes.keys() and all(
-            theirs[name] == shapes[name] for name in theirs if name not in last
-        ):
-            return f"--model {model}" + (" --separable_conv" if separable else "")
-    return None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import os
-import re
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -12,20 +11,17 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from datasets.transforms import denormalize
-from engine.predict import resize_images
+from datasets.base import safe_name
+from engine.pictures import Array, colours, full_palette, overlay, pictures, png, predicted_ids
 from utils.files import write_atomically
 from utils.types import Batch, ForwardVariant, Prediction
 
-Array = NDArray[np.uint8]
 THREADS = min(4, os.cpu_count() or 1)
-UNSAFE = re.compile(r"[^\w\-. ()+,=@]")  # in a part of a path on any system
 
 
 class ImageWriter(ABC):
@@ -41,7 +37,8 @@ class ImageWriter(ABC):
 
     def __init__(self, directory: Path | str) -> None:
         self.directory = Path(directory)
-        self.written: set[Path] = set()
+        self.written: set[Path] = set()  # the images, by the files' common beginning
+        self.owners: dict[Path, str] = {}  # the image that each file belongs to
         self.pool = ThreadPoolExecutor(THREADS)
         self.pending: deque[Future[None]] = deque()
 
@@ -77,7 +74,11 @@ class ImageWriter(ABC):
 
     def _write(self, name: str, arrays: dict[str, NDArray[Any]]) -> None:
         for ending, content in self.files_of(arrays):
-            write_atomically(self.path(name, ending), content)
+            path = self.path(name, ending)
+            owner = self.owners.setdefault(path, name)  # atomic
+            if owner != name:
+                raise ValueError(f"two images would be written as {path}: {owner} and {name}")
+            write_atomically(path, content)
 
     def all_reduce(self) -> None:
         """Wait for the last file; each process writes its own images.
@@ -231,74 +232,3 @@ class SampleTriptychs:
     def compute(self) -> dict[str, Any]:
         """No numbers."""
         return {}
-
-
-def safe_name(name: str) -> str:
-    """A relative path for an image's id: slashes part folders, other unsafe signs become %XX."""
-    parts = [
-        UNSAFE.sub(lambda sign: "".join(f"%{byte:02X}" for byte in sign[0].encode()), part)
-        for part in name.split("/")
-    ]
-    return "/".join("_" if part in {"", ".", ".."} else part for part in parts)
-
-
-def predicted_ids(prediction: Prediction) -> Array:
-    """The most probable class of each pixel, (N, H, W)."""
-    ids: Array = prediction.logits.max(1).indices.to(torch.uint8).cpu().numpy()
-    return ids
-
-
-def pictures(batch: Batch, prediction: Prediction) -> Array:
-    """The images as people see them, RGB (N, H, W, 3), at the size of the prediction."""
-    height, width = prediction.logits.shape[-2:]
-    images = denormalize(resize_images(batch["image"], (height, width)))
-    rgb: Array = images.permute(0, 2, 3, 1).contiguous().cpu().numpy()
-    return rgb
-
-
-def full_palette(palette: Tensor) -> Array:
-    """A colour for each of the 256 values of a label: black where the palette has none."""
-    full = np.zeros((256, 3), np.uint8)
-    full[: len(palette)] = palette.cpu().numpy()
-    return full
-
-
-def colours(ids: Array, palette: Array) -> Array:
-    """Train ids (H, W) as RGB (H, W, 3) through a palette (256, 3)."""
-    return cv2.LUT(cv2.merge([ids] * 3), palette[None])  # type: ignore[return-value]
-
-
-def overlay(image: Array, ids: Array, palette: Array) -> Array:
-    """An image (H, W, 3) tinted by class, 0.4 image + 0.6 colour, with bright outlines.
-
-    Black stands for nothing to show (void, and the background of VOC and Kvasir): there the
-    image stays as it is.
-    """
-    colour = colours(ids, palette)
-    tinted = cv2.addWeighted(image, 0.4, colour, 0.6, 0)
-    untinted = (palette == 0).all(axis=1)[ids]
-    tinted[untinted] = image[untinted]
-    lines = outlines(ids)
-    tinted[lines] = 102 + 0.6 * tinted[lines]  # 0.4 white
-    return tinted  # type: ignore[return-value]
-
-
-def outlines(ids: Array) -> NDArray[np.bool_]:
-    """Where the class differs from that of the pixel above or to the left, (H, W).
-
-    The lines widen with the image, one pixel for every 500.
-    """
-    lines = np.zeros(ids.shape, np.uint8)
-    lines[1:] |= ids[1:] != ids[:-1]
-    lines[:, 1:] |= ids[:, 1:] != ids[:, :-1]
-    width = max(1, round(min(ids.shape) / 500))
-    return cv2.dilate(lines, np.ones((width, width), np.uint8)).astype(bool)
-
-
-def png(image: Array) -> bytes:
-    """Encode grey (H, W) or RGB (H, W, 3) as PNG."""
-    if image.ndim == 3:
-        image = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)  # type: ignore[assignment]
-    done, content = cv2.imencode(".png", image)
-    assert done, f"OpenCV cannot encode an array of shape {image.shape} as PNG"
-    return content.tobytes()

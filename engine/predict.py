@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from engine.evaluate import LOGIT_FIELDS, MAP_FIELDS, replace_fields, resize
+from network.ensemble import log_mean_softmax
 from utils.types import Prediction
 
 Size = tuple[int, int]  # (H, W)
@@ -144,8 +145,7 @@ def with_ensemble_mean(prediction: Prediction) -> Prediction:
     members = prediction.member_logits
     if members is None:
         return prediction
-    mean = members.log_softmax(dim=2).logsumexp(dim=0) - math.log(len(members))
-    return prediction._replace(logits=mean)
+    return prediction._replace(logits=log_mean_softmax(members))
 
 
 class Fusion:

@@ -12,11 +12,11 @@ from engine.run import INCIDENTAL
 from network import MODELS
 
 OF_A_COMMAND = {  # never taken over from a checkpoint
-    *("test_only", "predict", "check_data", "list"),
-    *("ckpt", "continue_training", "overwrite", "output_dir", "traceback", "gpu_id"),
+    *("test_only", "predict", "make_uncertainty_masks", "report", "check_data", "list"),
+    *("ckpt", "weight", "continue_training", "overwrite", "output_dir", "traceback", "gpu_id"),
 }
-NETWORK_FLAGS = ("model", "backbone", "separable_conv", "output_stride", "dropout")
-FIXED_BY_CHECKPOINT = ("model", "backbone", "separable_conv")
+FIXED_BY_CHECKPOINT = ("model", "backbone", "separable_conv", "member", "num_models")
+NETWORK_FLAGS = (*FIXED_BY_CHECKPOINT, "output_stride", "dropout")
 DATA_FLAGS = (
     *("data_root", "year", "condition", "val_split", "crop_size"),
     *("eval_size", "infer_size", "sliding_window", "window_overlap"),
@@ -49,21 +49,25 @@ def typed_values(opts: Namespace) -> dict[str, Any]:
 def restored_flags(opts: Namespace) -> dict[str, Any]:
     """The flags that ``--ckpt`` brings along, as defaults.
 
-    To go on training, all that say what the run computes; to test or to predict, the network's
-    and, unless another data set was typed, the data's.
+    To go on training, all that say what the run computes; to use the network, its own and, unless
+    another data set was typed, the data's. Of a deep ensemble it is the first member's data.
 
     Raises:
         ValueError: if a typed flag contradicts one that cannot be changed.
     """
-    if opts.ckpt is None or not opts.ckpt.is_file():
+    joined = opts.model == "deep_ensemble"
+    path = (opts.weight or [None])[0] if joined else opts.ckpt
+    if path is None or not path.is_file():
         return {}
-    if opts.continue_training:
+    if opts.test_only or opts.predict or opts.make_uncertainty_masks:
+        wanted = {"dataset", *DATA_FLAGS} | (set() if joined else {"method", *NETWORK_FLAGS})
+        if opts.make_uncertainty_masks:
+            wanted |= {"train_split", "train_transform"}
+    elif opts.continue_training:
         wanted = None
-    elif opts.test_only or opts.predict:
-        wanted = {"method", "dataset", *NETWORK_FLAGS, *DATA_FLAGS}
     else:
         return {}
-    stored = stored_flags(opts.ckpt)
+    stored = stored_flags(path)
     restored = {
         name: value
         for name, value in stored.items()
@@ -73,7 +77,7 @@ def restored_flags(opts: Namespace) -> dict[str, Any]:
         fixed = name in restored and (wanted is None or name in FIXED_BY_CHECKPOINT)
         if fixed and name not in INCIDENTAL and value != restored[name]:
             raise ValueError(
-                f"--{name} {value} contradicts {opts.ckpt}, which was trained with"
+                f"--{name} {value} contradicts {path}, which was trained with"
                 f" --{name} {restored[name]}: leave the flag out"
             )
     if opts.typed & {"dataset"} and opts.dataset != stored.get("dataset"):

@@ -6,11 +6,13 @@ import hashlib
 import json
 import secrets
 from argparse import Namespace
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from engine import checkpoint
+from methods.ensemble import member_flags
 from utils.distributed import broadcast_object
 from utils.files import remove_leftovers
 
@@ -20,7 +22,9 @@ INCIDENTAL = frozenset(
         *("data_root", "cache", "num_workers", "download", "print_interval", "gpu_id", "ckpt"),
         *("continue_training", "overwrite", "output_dir", "run_name", "traceback", "enable_vis"),
         *("vis_port", "vis_env", "vis_num_samples", "save_val_results", "server_format"),
-        *("test_only", "predict", "check_data", "list", "save_probs", "metrics"),
+        *("test_only", "predict", "check_data", "list", "save_probs", "metrics", "scores"),
+        *("make_uncertainty_masks", "weight", "report"),
+        *("report_dir", "baseline", "minority", "bootstrap"),
     }
 )
 
@@ -52,8 +56,9 @@ def run_name(opts: Namespace) -> str:
     if opts.run_name:
         return str(opts.run_name)
     tag = [
-        opts.method if opts.method != "supervised" else "",
+        opts.method if opts.method not in ("supervised", opts.model) else "",
         opts.loss_type if opts.loss_type != "cross_entropy" else "",
+        f"alpha{opts.alpha:g}" if opts.loss_type == "uce" else "",
         opts.backbone or "",
         "separable" if opts.separable_conv else "",
         f"dropout{opts.dropout:g}" if opts.dropout else "",
@@ -61,6 +66,14 @@ def run_name(opts: Namespace) -> str:
     ]
     name = f"{opts.model}_{opts.dataset}_os{opts.output_stride}_seed{opts.random_seed}"
     return "_".join([name, *filter(None, ["-".join(filter(None, tag))])])
+
+
+def member_run_name(opts: Namespace, member: str) -> str:
+    """The name of the best checkpoint of an ensemble's member: as a run of its own would have."""
+    if opts.run_name:
+        return f"{opts.run_name}_{member}"
+    model, _, place = member.partition("-")
+    return "-".join(filter(None, (run_name(member_flags(opts, model)), place)))
 
 
 def identity(flags: dict[str, Any]) -> dict[str, Any]:
@@ -197,10 +210,24 @@ def file_hash(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def result_file(opts: Namespace, dataset: str) -> Path:
-    """Where ``--test_only`` writes, named after the checkpoint and what it is tested on."""
-    tested = "_".join(filter(None, (dataset, opts.val_split, opts.condition)))
-    name = opts.run_name or f"{opts.ckpt.stem}_on_{tested}"
+def network_name(opts: Namespace, sha256: str) -> str:
+    """What files made with a trained network are called, from its checkpoints and their hash."""
+    if opts.model != "deep_ensemble":
+        return str(opts.ckpt.stem)
+    return f"deep_ensemble{len(opts.weight)}-{sha256[:8]}"
+
+
+def joint_hash(paths: Sequence[Path]) -> str:
+    """SHA-256 of a file, or of the hashes of several."""
+    hashes = [file_hash(path) for path in paths]
+    return hashes[0] if len(hashes) == 1 else hashlib.sha256("".join(hashes).encode()).hexdigest()
+
+
+def result_file(opts: Namespace, network: str, dataset: str) -> Path:
+    """Where ``--test_only`` writes, named after the network and what it is tested on."""
+    dropout = f"mc{opts.mc_samples}" if opts.mc_samples else None
+    tested = "_".join(filter(None, (dataset, opts.val_split, opts.condition, dropout)))
+    name = opts.run_name or f"{network}_on_{tested}"
     return Path(opts.output_dir) / "results" / f"{name}.json"
 
 

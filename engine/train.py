@@ -5,14 +5,13 @@ from __future__ import annotations
 import signal
 import time
 from argparse import Namespace
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.amp import GradScaler
 from torch.nn.parallel import DistributedDataParallel
 
@@ -21,20 +20,18 @@ from engine import checkpoint
 from engine.batch import prepare
 from engine.checkpoint import Training
 from engine.memory import memory_advice
-from engine.run import Run
+from engine.meter import Meter, NonFiniteLossError
+from engine.run import Run, member_run_name
 from engine.stop import StopRequest
 from methods.base import Method
-from utils.distributed import all_reduce_sum, any_process, rank, world_size
+from methods.ensemble import member_flags
+from utils.distributed import any_process, rank, world_size
 from utils.log import Progress, RunLog, logger, progress
 from utils.types import Batch, StepOutput
 from utils.visualizer import Visualizer
 
 AMP_DTYPES = {"off": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 Validate = Callable[[], dict[str, Any]]
-
-
-class NonFiniteLossError(ValueError):
-    """The loss became NaN or infinite."""
 
 
 @dataclass(frozen=True)
@@ -88,48 +85,6 @@ def seed_step(seed: int, step: int) -> None:
     torch.manual_seed(((seed * 1_000_003 + step) * 4_099 + rank()) % 2**63)
 
 
-class Meter:
-    """Sums of what was logged since the last print, on the device, and the first bad step."""
-
-    def __init__(self, device: torch.device) -> None:
-        self.device = device
-        self.first_bad = torch.full((), -1, dtype=torch.int64, device=device)
-        self.seen: deque[tuple[int, list[str]]] = deque()
-        self.reset()
-
-    def reset(self) -> None:
-        """Start a new interval."""
-        self.sums: dict[str, Tensor] = {}
-        self.steps = 0
-        self.began = time.perf_counter()
-        self.seen.clear()
-
-    def add(self, step: int, out: StepOutput, ids: list[str]) -> None:
-        """Take in a step without waiting for the device."""
-        total = torch.stack([loss.detach().float() for loss in out.losses.values()]).sum()
-        bad = ~torch.isfinite(total) & (self.first_bad < 0)
-        self.first_bad = torch.where(bad, step, self.first_bad)
-        logs = {"loss": total} | out.logs
-        if len(out.losses) > 1:
-            logs |= {f"loss_{name}": loss.detach() for name, loss in out.losses.items()}
-        for name, value in logs.items():
-            self.sums[name] = self.sums.get(name, 0) + value.float()
-        self.steps += 1
-        self.seen.append((step, ids))
-
-    def means(self) -> dict[str, float]:
-        """Means over steps and processes; raises where a loss was not finite."""
-        if any_process(bool(self.first_bad >= 0), self.device):
-            first = int(self.first_bad)
-            ids = next((ids for step, ids in self.seen if step == first), [])
-            where = f"at step {first} on images {', '.join(ids)}" if ids else "on another process"
-            raise NonFiniteLossError(f"the loss is not finite {where}")
-        names = list(self.sums)
-        values = all_reduce_sum(torch.stack([self.sums[name] for name in names]))
-        mean = values.cpu() / (self.steps * world_size())
-        return dict(zip(names, mean.tolist(), strict=True))
-
-
 def optimizer_step(
     module: nn.Module, batches: list[Batch], training: Training, amp: AbstractContextManager
 ) -> StepOutput:
@@ -177,7 +132,8 @@ class Trainer:
 
     def save(self, training: Training, *, best: bool = False) -> None:
         """Write the latest checkpoint, and the best one where this is it."""
-        kinds = ("latest", "best") if best else ("latest",)
+        # The latest comes last: it is what a run that is killed in between goes on from.
+        kinds = ("best", "latest") if best else ("latest",)
         paths = [self.run.checkpoint(kind) for kind in kinds]
         checkpoint.save(paths, training, opts=self.opts, classes=self.classes, sampler=self.sampler)
 
@@ -190,20 +146,50 @@ class Trainer:
             warn_of_absent_classes(results["total"]["class_accuracy"])
             self.first = False
         score = results["total"]["miou"]
-        best = score is not None and (training.best_score is None or score > training.best_score)
+        best = improves(score, training.best_score)
         if best:
             training.best_score = score
+        better = self.better_members(training, results.get("member", {}))
         self.log.log_scalars("val", training.step, scalars(results))
         if self.visualizer is not None:
             self.visualizer.log_validation(training.step, results)
+        for name in better:
+            self.save_member(training, name)
         self.save(training, best=best)
+        members = [
+            f"  {name} {percent(values['miou'])}%"
+            for name, values in results.get("member", {}).items()
+        ]
         logger.info(
-            "step %d/%d  val mIoU %s%%  best %s%%",
+            "step %d/%d  val mIoU %s%%  best %s%%%s",
             training.step,
             self.opts.total_itrs,
             percent(score),
             percent(training.best_score),
+            "".join(members),
         )
+
+    def better_members(self, training: Training, results: Mapping[str, Any]) -> list[str]:
+        """The members of an ensemble that are better than before; their scores are kept."""
+        better = {
+            name: values["miou"]
+            for name, values in results.items()
+            if improves(values["miou"], training.member_scores.get(name))
+        }
+        training.member_scores |= better
+        return list(better)
+
+    def save_member(self, training: Training, name: str) -> None:
+        """Write the best checkpoint of one member, as a network of its own."""
+        own = member_flags(self.opts, name.partition("-")[0])
+        own.method = "supervised"
+        path = Run(member_run_name(self.opts, name), self.run.output_dir).checkpoint("best")
+        checkpoint.save_member(path, name, training, opts=own, classes=self.classes)
+
+
+def improves(score: float | None, best: float | None) -> bool:
+    """Whether a score is higher than the best so far."""
+    return score is not None and (best is None or score > best)
 
 
 def percent(value: float | None) -> str:
@@ -221,7 +207,8 @@ def warn_of_absent_classes(accuracy: Mapping[str, float | None]) -> None:
 def scalars(results: dict[str, Any]) -> dict[str, float]:
     """The single numbers of a result, those of a group under ``group/name``."""
     flat = {name: v for name, v in results["total"].items() if isinstance(v, int | float)}
-    for group, values in results.get("condition", {}).items():
+    groups = {**results.get("condition", {}), **results.get("member", {})}
+    for group, values in groups.items():
         flat |= {f"{group}/{n}": v for n, v in values.items() if isinstance(v, int | float)}
     return flat
 

@@ -42,6 +42,15 @@ class Method(nn.Module):
         """Problems with the flags, each one sentence that names the fix."""
         return ()
 
+    @classmethod
+    def reads_masks(cls, opts: Namespace) -> bool:
+        """Whether training reads uncertainty masks from disk as the batch's ``weight``."""
+        return False
+
+    def members(self) -> dict[str, nn.Module]:
+        """Networks of the method that are scored and kept apart as well; none for most."""
+        return {}
+
     def prepare(self, dataset: SegDataset, cache_dir: Path) -> None:
         """Measure what the method needs to know of the training data, before the first step."""
 

@@ -5,17 +5,20 @@ from __future__ import annotations
 from argparse import Namespace
 from pathlib import Path
 
+import torch
 from torch import Tensor, nn
 from torch.optim import SGD, Adam, AdamW, Optimizer
 
 from datasets.base import SegDataset
-from datasets.statistics import class_weights
-from losses import LOSSES, build_loss
 from methods.base import Method
+from methods.training_loss import TrainingLoss
 from network import build_model
+from network.backbone.base import frozen_statistics
 from network.deeplab import SegmentationModel
-from utils.log import logger
+from uncertainty.monte_carlo import top_class_deviation
 from utils.types import FEATURES, Batch, Prediction, StepOutput
+
+DROPOUT_PASSES = 10  # of the uce loss, as published
 
 
 def build_network(opts: Namespace, num_classes: int) -> SegmentationModel:
@@ -54,23 +57,17 @@ class Supervised(Method):
 
     def __init__(self, opts: Namespace, num_classes: int) -> None:
         super().__init__(opts, num_classes)
-        binary_only = LOSSES[opts.loss_type].binary_only
-        if binary_only and num_classes != 2:
-            raise ValueError(
-                f"--loss_type {opts.loss_type} is for two classes; this data set has {num_classes}:"
-                " use cross_entropy or focal_loss"
-            )
+        self.loss = TrainingLoss(opts, num_classes)
         self.network = build_network(opts, num_classes)
-        self.register_buffer("class_weights", None, persistent=False)
+
+    @classmethod
+    def reads_masks(cls, opts: Namespace) -> bool:
+        """Whether the loss weighs pixels by masks that ``--make_uncertainty_masks`` wrote."""
+        return bool(opts.loss_type == "uncertainty_cross_entropy")
 
     def prepare(self, dataset: SegDataset, cache_dir: Path) -> None:
-        """Measure the class weights on the training labels where the loss asks for them."""
-        if "class_weights" in LOSSES[self.opts.loss_type].options:
-            self.class_weights = class_weights(dataset, cache_dir)
-            named = zip(dataset.class_names, self.class_weights.tolist(), strict=True)
-            logger.info(
-                "class weights: %s", ", ".join(f"{name} {weight:.2f}" for name, weight in named)
-            )
+        """Measure on the training labels what the loss asks for."""
+        self.loss.prepare(dataset, cache_dir)
 
     def optimizers(self) -> dict[str, Optimizer]:
         """One optimizer for the network."""
@@ -78,15 +75,24 @@ class Supervised(Method):
 
     def training_step(self, batch: Batch, step: int) -> StepOutput:
         """The loss of one batch."""
-        loss = build_loss(
-            self.opts.loss_type,
-            normalize=self.opts.loss_normalize,
-            focal_gamma=self.opts.focal_gamma,
-            focal_alpha=self.opts.focal_alpha,
-            class_weights=self.class_weights,
-        )
-        logits = self.network(batch["image"]).logits
-        return StepOutput({"network": loss(logits, batch["label"], batch.get("weight"))}, {})
+        images = batch["image"]
+        pixels = batch.get("weight")
+        if self.opts.loss_type == "uce":
+            pixels = self.dropout_deviation(images)
+        logits = self.network(images).logits
+        return StepOutput({"network": self.loss(logits, batch["label"], pixels)}, {})
+
+    @torch.no_grad()
+    def dropout_deviation(self, images: Tensor) -> Tensor:
+        """Deviation of the top class's probability over dropout passes, (N, H, W).
+
+        The network is in training mode, as published; its running statistics stay as they are.
+        """
+        with frozen_statistics([self.network]):
+            return top_class_deviation(
+                self.network(images).logits.float().softmax(1)
+                for _ in range(self.opts.mc_samples or DROPOUT_PASSES)
+            )
 
     def predict(self, images: Tensor, needs: frozenset[str] = frozenset()) -> Prediction:
         """The network's logits, and its pooled features where needed."""

@@ -4,8 +4,6 @@ import json
 import os
 import re
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -16,56 +14,24 @@ import torch
 
 from engine import checkpoint
 from main import main
+from tests.small_runs import (
+    SIZE,
+    assert_same,
+    flags,
+    killed_while_saving,
+    run,
+    weights,
+    write_data,
+)
 from utils.log import read_metrics
 
 ROOT = Path(__file__).parents[1]
-SIZE = (40, 56)
 NAME = "deeplabv3plus_mobilenet_camvid_os16_seed1"
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
-    """Six images a split in CamVid's layout; the colour of a pixel tells its class."""
-    root = tmp_path_factory.mktemp("camvid")
-    rng = np.random.default_rng(0)
-    for split, sequence in (("train", "0006R0"), ("val", "0016E5"), ("test", "Seq05VD")):
-        for folder in (split, f"{split}annot"):
-            (root / folder).mkdir()
-        for number in range(6):
-            label = np.kron(rng.integers(0, 12, (5, 7)), np.ones((8, 8))).astype(np.uint8)
-            image = np.stack([label * 20, 255 - label * 20, rng.integers(0, 255, SIZE)], 2)
-            stem = (
-                f"{sequence}_{number:05d}" if sequence == "Seq05VD" else f"{sequence}_f{number:05d}"
-            )
-            cv2.imwrite(str(root / split / f"{stem}.png"), image.astype(np.uint8))
-            cv2.imwrite(str(root / f"{split}annot" / f"{stem}.png"), label)
-    return root
-
-
-def flags(data, out, **changes):
-    """A short training run; None drops a flag, True is a switch."""
-    values = {
-        "dataset": "camvid",
-        "data_root": data,
-        "output_dir": out,
-        "pretrained_backbone": "none",
-        "crop_size": "40x56",
-        "batch_size": 2,
-        "val_batch_size": 3,
-        "total_itrs": 6,
-        "val_interval": 3,
-        "print_interval": 1,
-        "num_workers": 0,
-        "color_jitter": 0.3,
-        **changes,
-    }
-    argv = []
-    for name, value in values.items():
-        if value is True:
-            argv.append(f"--{name}")
-        elif value is not None:
-            argv += [f"--{name}", *map(str, value if isinstance(value, list) else [value])]
-    return argv
+    return write_data(tmp_path_factory.mktemp("camvid"))
 
 
 @pytest.fixture(scope="module")
@@ -109,29 +75,6 @@ def test_other_flags_under_the_same_name_are_refused(trained, data, caplog):
     assert (trained / "checkpoints" / "best_other.pth").is_file()
 
 
-def weights(path):
-    return checkpoint.read(path)["model_state"]
-
-
-def assert_same(one, other):
-    assert one.keys() == other.keys()
-    for name in one:
-        assert torch.equal(one[name], other[name]), name
-
-
-def run(argv, **options):
-    """The program in a process of its own."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", **options.pop("env", {})}
-    return subprocess.Popen(
-        [sys.executable, *options.pop("prefix", ["main.py"]), *argv],
-        cwd=ROOT,
-        env=environment,
-        stderr=subprocess.PIPE,
-        text=True,
-        **options,
-    )
-
-
 def test_killed_by_sigterm_and_continued_is_bit_for_bit_the_same(trained, data, tmp_path):
     """The run is stopped somewhere, continued with another number of workers, and compared."""
     process = run(flags(data, tmp_path, num_workers=1))
@@ -149,25 +92,8 @@ def test_killed_by_sigterm_and_continued_is_bit_for_bit_the_same(trained, data, 
     assert_same(weights(best(trained)), weights(best(tmp_path)))
 
 
-KILL_WHILE_SAVING = """
-import os, signal, sys, torch
-original, saves = torch.save, []
-def save(content, file):
-    saves.append(file)
-    if len(saves) == 3:  # the latest checkpoint of the second validation
-        file.write(b"half of a checkpoint")
-        file.flush()
-        os.kill(os.getpid(), signal.SIGKILL)
-    original(content, file)
-torch.save = save
-sys.argv[0] = "main.py"
-from main import main
-sys.exit(main())
-"""
-
-
 def test_killed_by_sigkill_while_saving_and_continued(trained, data, tmp_path):
-    process = run(flags(data, tmp_path), prefix=["-c", KILL_WHILE_SAVING])
+    process = run(flags(data, tmp_path), prefix=["-c", killed_while_saving(3)])
     process.communicate(timeout=60)
     assert process.returncode == -signal.SIGKILL
     assert checkpoint.read(latest(tmp_path))["cur_itrs"] == 3
@@ -273,7 +199,9 @@ def test_predicting_a_folder_an_image_and_a_glob(trained, data):
         files = sorted((trained / "predictions" / name).rglob("*_trainids.png"))
         assert len(files) == (6, 1, 6)[number]
         assert cv2.imread(str(files[0]), -1).shape == SIZE
-    probabilities = np.load(next((trained / "predictions" / "predicted1").glob("*.npz")))
+    probabilities = np.load(
+        next((trained / "predictions" / "predicted1").glob("*_probabilities.npz"))
+    )
     np.testing.assert_allclose(probabilities["probabilities"].sum(0), 1, atol=5e-3)
 
 

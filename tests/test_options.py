@@ -35,7 +35,8 @@ def test_the_list_of_flags_changes_only_on_purpose():
         *("loss_type", "test_only", "separable_conv", "save_val_results", "lr_policy"),
         *("step_size", "dropout", "continue_training", "weight_decay", "print_interval"),
         *("val_interval", "download", "year", "num_classes", "enable_vis", "vis_port", "vis_env"),
-        *("vis_num_samples", "backbone"),
+        *("vis_num_samples", "backbone", "alpha", "num_models", "member", "ensemble_lr", "weight"),
+        "make_uncertainty_masks",
     ],
 )
 def test_the_published_flags_exist(flag):

@@ -9,11 +9,12 @@ from argparse import (
     Action,
     ArgumentParser,
     ArgumentTypeError,
+    Namespace,
     RawDescriptionHelpFormatter,
 )
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 
 class Parser(ArgumentParser):
@@ -22,6 +23,18 @@ class Parser(ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Print the message and exit with 2."""
         self.exit(2, f"main.py: error: {message}\n")
+
+
+class Repeated(Action):
+    """A flag whose every use adds a value; the first one typed replaces a default list."""
+
+    def __call__(
+        self, parser: ArgumentParser, namespace: Namespace, values: Any, option: str | None = None
+    ) -> None:
+        """Add one value."""
+        given = getattr(namespace, self.dest)
+        started = [] if given is None or given is self.default else given
+        setattr(namespace, self.dest, [*started, values])
 
 
 class Help(RawDescriptionHelpFormatter):

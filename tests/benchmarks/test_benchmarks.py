@@ -78,7 +78,7 @@ def test_quick_overrides_the_number_of_rounds():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["training_step", "startup"])
+@pytest.mark.parametrize("name", ["training_step", "startup", "mask_files"])
 def test_the_longer_ones_run(name, tmp_path, capsys):
     if name == "training_step":
         pytest.importorskip("segmentation_models_pytorch")

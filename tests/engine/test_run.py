@@ -13,6 +13,7 @@ from engine.run import (
     claim,
     draw_seed,
     refuse_other_result,
+    network_name,
     result_file,
     run_name,
 )
@@ -31,6 +32,7 @@ def flags(tmp_path, **changes):
         "dropout": 0.0,
         "condition": None,
         "run_name": None,
+        "mc_samples": None,
         "lr": 0.1,
         "total_itrs": 100,
         "continue_training": False,
@@ -154,8 +156,11 @@ def test_continuing_a_drawn_seed_needs_one_run(tmp_path):
 
 def test_results_of_others_are_kept(tmp_path):
     opts = flags(tmp_path, ckpt=tmp_path / "best_x.pth", condition="fog")
-    path = result_file(opts, "acdc")
+    path = result_file(opts, network_name(opts, "abc"), "acdc")
     assert path.name == "best_x_on_acdc_val_fog.json"
+    joined = flags(tmp_path, model="deep_ensemble", weight=["a", "b"], mc_samples=5)
+    name = network_name(joined, "0123456789abc")
+    assert result_file(joined, name, "acdc").stem == "deep_ensemble2-01234567_on_acdc_val_mc5"
     refuse_other_result(path, opts, "abc")
     path.parent.mkdir()
     path.write_text(json.dumps({"checkpoint": {"sha256": "abc"}, "opts": {"lr": 0.5}}))

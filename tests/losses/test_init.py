@@ -12,6 +12,8 @@ def test_names_of_the_published_flag_and_their_divisors():
         "cross_entropy": "valid",
         "class_weighted_cross_entropy": "valid",
         "focal_loss": "all",
+        "uncertainty_cross_entropy": "all",
+        "uce": "all",
         "dice": None,
         "hybrid": "valid",
     }

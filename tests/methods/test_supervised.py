@@ -88,7 +88,7 @@ def test_class_weights_are_the_inverse_proportions_of_the_training_labels(tmp_pa
         counts += torch.bincount(dataset[index]["label"].flatten(), minlength=256)
     share = counts[:CLASSES] / counts[:CLASSES].sum()
     expected = torch.where(share > 0, 1 / ((share > 0).sum() * share), 0.0)
-    torch.testing.assert_close(trained.class_weights, expected, rtol=1e-5, atol=0)
+    torch.testing.assert_close(trained.loss.class_weights, expected, rtol=1e-5, atol=0)
     logits = trained.network(batch["image"]).logits
     torch.testing.assert_close(
         trained.training_step(batch, 0).losses["network"],

@@ -9,7 +9,7 @@ from PIL import Image
 from metrics.segmentation import SegmentationMetrics
 from utils.files import WriteError
 from utils.log import RunLog
-from utils.report import contact_sheet, format_table, results_table, save_curves
+from utils.report import format_table, results_table, save_curves
 from utils.types import Prediction
 
 RED, GREEN, BLUE = (220, 20, 60), (20, 200, 60), (0, 0, 142)
@@ -153,45 +153,3 @@ def test_a_picture_that_cannot_be_written_names_its_path(metrics, tmp_path):
     (tmp_path / "taken").write_bytes(b"")
     with pytest.raises(WriteError, match=r"taken/curves\.png"):
         save_curves(metrics, tmp_path / "taken" / "curves.png", "a run")
-
-
-def tile(colour, height=30, width=40):
-    return np.full((height, width, 3), colour, np.uint8)
-
-
-def test_a_contact_sheet_holds_every_picture_at_its_place(tmp_path):
-    path = tmp_path / "sheet.png"
-    rows = [[tile(RED), tile(GREEN)], [tile(BLUE, 60, 40), tile(RED, 60, 40)]]
-    contact_sheet(rows, path, column_captions=["image", "target"], tile_width=80)
-    sheet = np.asarray(Image.open(path))
-    boxes = {}
-    for colour in (RED, GREEN, BLUE):
-        ys, xs = np.where((sheet == colour).all(-1))
-        boxes[colour] = (len(ys), xs.min(), ys.min())
-    assert boxes[GREEN][0] == 80 * 60
-    assert boxes[BLUE][0] == 80 * 120
-    assert boxes[RED][0] == 80 * 60 + 80 * 120
-    assert boxes[GREEN][1] > boxes[BLUE][1] == boxes[RED][1]
-    assert boxes[BLUE][2] > boxes[GREEN][2] == boxes[RED][2]
-
-
-def test_labels_stay_crisp_when_enlarged(tmp_path):
-    label = np.zeros((2, 2, 3), np.uint8)
-    label[0, 0], label[1, 1] = RED, GREEN
-    contact_sheet([[label]], tmp_path / "s.png", column_captions=[""], tile_width=64)
-    assert colours(Image.open(tmp_path / "s.png")) == {RED, GREEN, (0, 0, 0), (255, 255, 255)}
-
-
-def test_captions_and_the_legend_are_drawn_and_make_room(tmp_path):
-    def sheet(name, **more):
-        contact_sheet([[tile((9, 9, 9))]], tmp_path / name, column_captions=[""], **more)
-        return np.asarray(Image.open(tmp_path / name))
-
-    plain = sheet("plain.png")
-    captioned = sheet("captioned.png", row_captions=["night"])
-    legend = {f"class {index}": (200, index, 7) for index in range(12)}
-    explained = sheet("explained.png", legend=legend)
-    assert plain.shape[0] < captioned.shape[0] < explained.shape[0]
-    assert plain.shape[1] == captioned.shape[1] == explained.shape[1]
-    for colour in legend.values():
-        assert (explained == colour).all(-1).sum() > 100

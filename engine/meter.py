@@ -1,0 +1,58 @@
+"""What training logs, summed on the device between two prints."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+
+import torch
+from torch import Tensor
+
+from utils.distributed import all_reduce_sum, any_process, world_size
+from utils.types import StepOutput
+
+
+class NonFiniteLossError(ValueError):
+    """The loss became NaN or infinite."""
+
+
+class Meter:
+    """Sums of what was logged since the last print, on the device, and the first bad step."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.first_bad = torch.full((), -1, dtype=torch.int64, device=device)
+        self.seen: deque[tuple[int, list[str]]] = deque()
+        self.reset()
+
+    def reset(self) -> None:
+        """Start a new interval."""
+        self.sums: dict[str, Tensor] = {}
+        self.steps = 0
+        self.began = time.perf_counter()
+        self.seen.clear()
+
+    def add(self, step: int, out: StepOutput, ids: list[str]) -> None:
+        """Take in a step without waiting for the device."""
+        total = torch.stack([loss.detach().float() for loss in out.losses.values()]).sum()
+        bad = ~torch.isfinite(total) & (self.first_bad < 0)
+        self.first_bad = torch.where(bad, step, self.first_bad)
+        logs = {"loss": total} | out.logs
+        if len(out.losses) > 1:
+            logs |= {f"loss_{name}": loss.detach() for name, loss in out.losses.items()}
+        for name, value in logs.items():
+            self.sums[name] = self.sums.get(name, 0) + value.float()
+        self.steps += 1
+        self.seen.append((step, ids))
+
+    def means(self) -> dict[str, float]:
+        """Means over steps and processes; raises where a loss was not finite."""
+        if any_process(bool(self.first_bad >= 0), self.device):
+            first = int(self.first_bad)
+            ids = next((ids for step, ids in self.seen if step == first), [])
+            where = f"at step {first} on images {', '.join(ids)}" if ids else "on another process"
+            raise NonFiniteLossError(f"the loss is not finite {where}")
+        names = list(self.sums)
+        values = all_reduce_sum(torch.stack([self.sums[name] for name in names]))
+        mean = values.cpu() / (self.steps * world_size())
+        return dict(zip(names, mean.tolist(), strict=True))

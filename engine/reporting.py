@@ -1,0 +1,118 @@
+"""The action ``--report``: statistics over result files, on the screen and in a folder."""
+
+from __future__ import annotations
+
+import re
+import sys
+from argparse import Namespace, _ArgumentGroup
+from collections.abc import Mapping
+from pathlib import Path
+
+from datasets.taxonomy import CAMVID, ROAD, names_of
+from engine.run import INCIDENTAL
+from utils.arguments import at_least
+from utils.distributed import is_main
+from utils.files import write_atomically
+from utils.log import logger
+
+# The minority classes of the paper (train ids 6, 11, 12, 17, 18), and CamVid's.
+ROAD_MINORITY = tuple(names_of(ROAD)[index] for index in (6, 11, 12, 17, 18))
+CAMVID_MINORITY = tuple(names_of(CAMVID)[index] for index in (2, 6, 7, 9, 10))
+
+# Flags that tell no two results apart, beside those that change nothing that is computed: the
+# seed, paths that differ from seed to seed, what --eval_size says too.
+NOT_TOLD_APART = INCIDENTAL | {
+    *("random_seed", "weight", "mask_dir", "crop_val", "val_batch_size", "val_interval"),
+    *("report", "report_dir", "baseline", "minority", "bootstrap", "make_uncertainty_masks"),
+}
+# Flags of a training, which a test has too but does not read.
+OF_TRAINING = frozenset(
+    {
+        *("train_split", "train_transform", "scale_range", "flip", "color_jitter", "num_classes"),
+        *("pretrained_backbone", "bn_momentum", "sync_bn", "reset_head", "method", "loss_type"),
+        *("loss_normalize", "focal_gamma", "focal_alpha", "alpha", "optimizer", "lr"),
+        *("backbone_lr_factor", "momentum", "weight_decay", "lr_policy", "step_size"),
+        *("total_itrs", "batch_size", "accumulate", "amp", "channels_last", "compile"),
+        *("activation_checkpointing", "deterministic", "member", "ensemble_lr", "num_models"),
+    }
+)
+
+
+def add_report_flags(group: _ArgumentGroup) -> None:
+    """What a report compares and where it goes."""
+    add = group.add_argument
+    add("--baseline", metavar="PATTERN", help="groups to compare with; default: cross entropy")
+    add("--minority", nargs="+", metavar="NAME", help="classes to test, Holm-corrected")
+    add("--bootstrap", type=at_least(0), default=2000, help="resamples for a single run, 0: none")
+    add("--report_dir", type=Path, metavar="DIR", help="instead of <output_dir>/reports/NAME")
+
+
+def run_report(opts: Namespace) -> int:
+    """Print the statistics over ``--report`` and write them as text, CSV, LaTeX and HTML.
+
+    Raises:
+        ValueError: naming the file that is no result, that is not comparable with another, or
+            that stands in the report's place and is none.
+    """
+    if not is_main():
+        return 0
+    # Not needed by any other action, and slow to import with what they need.
+    from utils.report.analysis import Bootstrap, analyse
+    from utils.report.page import HTML_MARK, as_html
+    from utils.report.results import find_results, read_results
+    from utils.report.text import (
+        CSV_MARK,
+        LATEX_MARK,
+        TEXT_MARK,
+        as_csv,
+        as_latex,
+        as_text,
+    )
+
+    results = [
+        row
+        for path in find_results(opts.report)
+        for row in read_results(path, NOT_TOLD_APART, OF_TRAINING)
+    ]
+    tested = dict.fromkeys(row.facts.tested_on for row in results)
+    name = opts.run_name or re.sub(r"[^\w\-.]+", "_", "_".join(tested))
+    folder = opts.report_dir or Path(opts.output_dir) / "reports" / name
+    marks = {
+        "report.txt": TEXT_MARK,
+        "report.csv": CSV_MARK,
+        "report.tex": LATEX_MARK,
+        "report.html": HTML_MARK,
+    }
+    refuse_other_files(folder, marks)
+    report = analyse(
+        results,
+        baseline=opts.baseline,
+        minority=opts.minority,
+        usual_minority=(ROAD_MINORITY, CAMVID_MINORITY),
+        bootstrap=Bootstrap(opts.bootstrap, opts.random_seed),
+    )
+    text = as_text(report)
+    pages = (text, as_csv(report), as_latex(report), as_html(report))
+    for file, page in zip(marks, pages, strict=True):
+        write_atomically(folder / file, page.encode())
+    sys.stdout.write(text)
+    logger.info("report in %s", folder / "report.html")
+    return 0
+
+
+def refuse_other_files(folder: Path, marks: Mapping[str, str]) -> None:
+    """Refuse to replace files that are no reports.
+
+    Args:
+        folder: where the files go.
+        marks: by file name, what a report of that form starts with.
+
+    Raises:
+        ValueError: naming the file.
+    """
+    for name, mark in marks.items():
+        path = folder / name
+        if not path.exists():
+            continue
+        if not path.is_file() or not path.read_bytes().startswith(mark.encode()):
+            raise ValueError(f"{path} is not a report: move it, or choose another --report_dir")

@@ -1,0 +1,166 @@
+"""Trained networks: one checkpoint or several as an ensemble, with their classes."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from datasets.base import SegDataset
+from datasets.taxonomy import (
+    ROAD,
+    VOC,
+    ClassMapping,
+    SegClass,
+    class_mapping,
+    names_of,
+    palette_of,
+)
+from engine import checkpoint
+from engine.build import without_pretraining
+from engine.mismatch import fitting_flags, last_layer
+from engine.restore import NETWORK_FLAGS, stored_flags
+from methods import METHODS, Method
+from methods.ensemble import Ensemble, unique_names
+
+
+@dataclass(frozen=True)
+class Source:
+    """A checkpoint that a network was read from."""
+
+    path: Path
+    step: int | None
+    opts: dict[str, Any] | None  # the flags of its training; published files do not say
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A trained network with what its checkpoints know of it."""
+
+    method: Method
+    class_names: tuple[str, ...]  # in the order of the logits
+    palette: Tensor  # (C, 3), uint8
+    sources: tuple[Source, ...]
+
+
+def checkpoints(opts: Namespace) -> list[Path]:
+    """The files that the network is read from: ``--ckpt``, or every ``--weight``."""
+    return list(opts.weight) if opts.model == "deep_ensemble" else [opts.ckpt]
+
+
+def trained_method(opts: Namespace) -> Trained:
+    """The network of ``--ckpt``, or the deep ensemble of every ``--weight``.
+
+    Raises:
+        ValueError: if a checkpoint does not fit the flags, its classes are unknown, or the
+            members of an ensemble have different classes.
+    """
+    if opts.model == "deep_ensemble":
+        return trained_ensemble(opts)
+    return trained_network(opts, opts.ckpt)
+
+
+def trained_network(opts: Namespace, path: Path) -> Trained:
+    """The network of one checkpoint, built as the flags say.
+
+    Raises:
+        ValueError: if it does not fit the flags, or its classes are unknown.
+    """
+    content = checkpoint.read(path)
+    state = content["model_state"]
+    try:
+        num_classes = len(state[last_layer(state)[0]])
+    except (IndexError, KeyError):
+        raise ValueError(f"{path} holds no segmentation network: no convolution") from None
+    method = METHODS[opts.method](without_pretraining(opts), num_classes)
+    checkpoint.load_network(method.deployable(), state, path)
+    if "classes" in content:
+        named = zip(content["classes"], content["colours"], strict=True)
+        classes = tuple(SegClass(name, tuple(colour)) for name, colour in named)
+    else:
+        classes = published_classes(path, num_classes)
+    source = Source(path, content.get("cur_itrs"), content.get("opts"))
+    return Trained(method.eval(), names_of(classes), palette_of(classes), (source,))
+
+
+def trained_ensemble(opts: Namespace) -> Trained:
+    """The deep ensemble of every ``--weight``, each member as its checkpoint describes it.
+
+    Raises:
+        ValueError: as ``trained_network`` does, and if two members have different classes.
+    """
+    flags = [flags_of_member(opts, path) for path in opts.weight]
+    members = [trained_network(each, path) for each, path in zip(flags, opts.weight, strict=True)]
+    first = members[0]
+    for path, member in zip(opts.weight, members, strict=True):
+        if member.class_names != first.class_names:
+            raise ValueError(
+                f"members of an ensemble need the same classes: {opts.weight[0]} has"
+                f" {len(first.class_names)} ({', '.join(first.class_names[:3])}, ...), {path} has"
+                f" {len(member.class_names)} ({', '.join(member.class_names[:3])}, ...)"
+            )
+    names = unique_names([each.model for each in flags])
+    networks = dict(zip(names, (member.method.deployable() for member in members), strict=True))
+    method = Ensemble(opts, len(first.class_names), networks)
+    sources = tuple(source for member in members for source in member.sources)
+    return Trained(method.eval(), first.class_names, first.palette, sources)
+
+
+def flags_of_member(opts: Namespace, path: Path) -> Namespace:
+    """The flags of a member's network: its checkpoint's, its file name's, or those that fit.
+
+    Flags that change no weight, such as ``--output_stride``, may be typed for all members.
+
+    Raises:
+        ValueError: if nothing tells the architecture.
+    """
+    stored = stored_flags(path)
+    known = {name: stored[name] for name in (*NETWORK_FLAGS, "method") if name in stored}
+    if "model" not in known:
+        fit = fitting_flags(checkpoint.read(path)["model_state"])
+        if fit is None:
+            raise ValueError(
+                f"nothing tells the architecture of {path}: it holds no flags, its name is not"
+                " best_MODEL_DATASET_osN_seedN.pth, and its tensors fit no model of this project"
+            )
+        known = fit
+    typed = {name: getattr(opts, name) for name in opts.typed & {"output_stride", "dropout"}}
+    base = {"method": "supervised", "backbone": None}
+    return Namespace(**{**vars(opts), **base, **known, **typed})
+
+
+def published_classes(path: Path, num_classes: int) -> tuple[SegClass, ...]:
+    """The classes of a file that does not name them, from their number.
+
+    Raises:
+        ValueError: if no known set has that many.
+    """
+    for classes in (ROAD, VOC):
+        if len(classes) == num_classes:
+            return classes
+    raise ValueError(
+        f"{path} has {num_classes} classes and does not name them; files without names are"
+        " taken for Cityscapes (19) or VOC (21)"
+    )
+
+
+def mapping_between(trained: Trained, dataset: SegDataset) -> ClassMapping | None:
+    """How the network's classes and the data set's meet; None where they are the same.
+
+    Raises:
+        ValueError: if no mapping is known.
+    """
+    if trained.class_names == dataset.class_names:
+        return None
+    mapping = class_mapping(trained.class_names, dataset.class_names)
+    if mapping is None:
+        raise ValueError(
+            f"the network's {len(trained.class_names)} classes"
+            f" ({', '.join(trained.class_names[:4])}, ...) and the {dataset.num_classes} of"
+            f" {dataset.name} ({', '.join(dataset.class_names[:4])}, ...) have no known mapping;"
+            " test on a data set with its classes, or fine-tune with --ckpt and --reset_head"
+        )
+    return mapping

@@ -1,0 +1,54 @@
+"""Several networks as one: each keeps its weights, their mean softmax is the answer."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+
+from utils.types import SegOutput
+
+
+def log_mean_softmax(member_logits: Tensor) -> Tensor:
+    """Logits whose softmax is the mean of the members' softmaxes.
+
+    Args:
+        member_logits: (M, N, C, H, W).
+
+    Returns:
+        (N, C, H, W), log((1/M) sum_m softmax(z_m)), so that logsumexp over the classes is 0; of
+        one member, its log softmax.
+    """
+    return member_logits.log_softmax(dim=2).logsumexp(dim=0) - math.log(len(member_logits))
+
+
+class DeepEnsemble(nn.Module):
+    """Networks over the same classes that answer together (Lakshminarayanan et al. 2017).
+
+    Args:
+        members: networks that return a ``SegOutput``.
+    """
+
+    def __init__(self, members: Iterable[nn.Module]) -> None:
+        super().__init__()
+        self.members = nn.ModuleList(members)
+        assert len(self.members), "an ensemble has members"
+
+    def member_outputs(self, images: Tensor, *, pooled_features: bool = False) -> list[SegOutput]:
+        """What every member says about images (N, 3, H, W)."""
+        return [member(images, pooled_features=pooled_features) for member in self.members]
+
+    def forward(self, images: Tensor, pooled_features: bool = False) -> SegOutput:
+        """The ensemble as a single network, as ``SegmentationModel`` is called.
+
+        Returns:
+            Logits (N, C, H, W) of the mean softmax and, on request, the members' features joined.
+        """
+        outputs = self.member_outputs(images, pooled_features=pooled_features)
+        features = [output.features for output in outputs if output.features is not None]
+        return SegOutput(
+            log_mean_softmax(torch.stack([output.logits for output in outputs])),
+            features=torch.cat(features, dim=1) if features else None,
+        )

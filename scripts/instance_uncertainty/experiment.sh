@@ -1,0 +1,96 @@
+#!/usr/bin/env bash
+# Functions of the experiments on instance uncertainty; the scripts beside this file source it.
+#
+#   DATA_ROOT  holds the data sets, as each script says
+#   SEEDS      of the runs that are compared, such as "1 2 3 4 5"
+#   MEMBERS    of the deep ensemble that makes the masks, as BACKBONE:SEED, such as "resnet50:1 mobilenet:1"
+#   EXTRA      further flags for every training, such as "--amp bf16 --cache /data/cache"
+#   OUT        where checkpoints/, runs/, results/ and masks go (default: experiments/NAME)
+#   PYTHON     the interpreter (default: .venv/bin/python where there is one)
+#
+# What is finished is skipped; what was interrupted goes on where it stopped.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/../.."
+if [[ -z ${PYTHON:-} ]]; then
+  if [[ -x .venv/bin/python ]]; then PYTHON=.venv/bin/python; else PYTHON=python3; fi
+fi
+read -ra extra <<<"${EXTRA:-}"
+
+# require_data WHAT: stop with one line where DATA_ROOT is not set
+require_data() {
+  if [[ -z ${DATA_ROOT:-} ]]; then
+    echo "DATA_ROOT is not set: DATA_ROOT=DIR $0, where DIR is $1" >&2
+    exit 2
+  fi
+}
+
+# train FLAGS...: one training
+train() {
+  "$PYTHON" main.py --continue_training "$@" "${extra[@]}"
+}
+
+# train_backbone BACKBONE FLAGS...: DeepLabV3+ with the rate that the paper gives its classifier
+train_backbone() {
+  local backbone=$1 lr=0.0001
+  shift
+  if [[ $backbone == mobilenet ]]; then lr=0.001; fi
+  train "$@" --model "deeplabv3plus_$backbone" --lr $lr
+}
+
+# train_members DATASET OUT FLAGS...: every one of MEMBERS; weights becomes --weight FILE ...
+train_members() {
+  local dataset=$1 out=$2 member backbone seed
+  shift 2
+  weights=()
+  for member in $MEMBERS; do
+    backbone=${member%:*} seed=${member#*:}
+    train_backbone "$backbone" "$@" --output_dir "$out" --random_seed "$seed"
+    weights+=(--weight "$out/checkpoints/best_deeplabv3plus_${backbone}_${dataset}_os16_seed$seed.pth")
+  done
+}
+
+# make_masks DIR FLAGS...: of the deep ensemble of the weights, over the training images
+make_masks() {
+  local masks=$1
+  shift
+  "$PYTHON" main.py "$@" "${extra[@]}" --model deep_ensemble "${weights[@]}" \
+    --make_uncertainty_masks --mask_dir "$masks"
+}
+
+# evaluate OUT NAME FLAGS...: one result file, OUT/results/NAME.json
+evaluate() {
+  local out=$1 name=$2
+  shift 2
+  if [[ -f $out/results/$name.json ]]; then
+    echo "$out/results/$name.json is there"
+  else
+    "$PYTHON" main.py --test_only --output_dir "$out" --run_name "$name" "$@"
+  fi
+}
+
+# offline_experiment DATASET BACKBONES FLAGS...: the paper's first experiment. The members and their
+# masks, then each backbone with every seed, by cross entropy and by instance uncertainty, tested.
+offline_experiment() {
+  local dataset=$1 backbones=$2 seed backbone run
+  shift 2
+  train_members "$dataset" "$OUT" "$@"
+  make_masks "$OUT/masks" "$@"
+  for seed in $SEEDS; do
+    for backbone in $backbones; do
+      run=deeplabv3plus_${backbone}_${dataset}_os16_seed$seed
+      train_backbone "$backbone" "$@" --output_dir "$OUT" --random_seed "$seed"
+      train_backbone "$backbone" "$@" --output_dir "$OUT" --random_seed "$seed" \
+        --loss_type uncertainty_cross_entropy --mask_dir "$OUT/masks"
+      for run in "$run" "${run}_uncertainty_cross_entropy"; do
+        evaluate "$OUT" "best_$run" --ckpt "$OUT/checkpoints/best_$run.pth"
+      done
+    done
+  done
+}
+
+# report OUT NAME RESULTS...: the statistics over result files, in OUT/reports/NAME
+report() {
+  local out=$1 name=$2
+  shift 2
+  "$PYTHON" main.py --report "$@" --output_dir "$out" --run_name "$name"
+}

@@ -1,0 +1,193 @@
+import json
+
+import pytest
+
+from engine.reporting import NOT_TOLD_APART, OF_TRAINING
+from tests.utils.result_files import ROAD_NAMES, write_result
+from utils.report.groups import group_results, pair_with_baselines
+from utils.report.paper import published
+from utils.report.results import find_results, read_results
+
+UCE = "uncertainty_cross_entropy"
+MEMBERS = ["deeplabv3plus_resnet101", "deeplabv3plus_mobilenet"]
+
+
+def groups_of(folder):
+    rows = [
+        row
+        for path in find_results([str(folder)])
+        for row in read_results(path, NOT_TOLD_APART, OF_TRAINING)
+    ]
+    return group_results(rows)
+
+
+def by_label(groups):
+    return {group.label: group.seeds for group in groups}
+
+
+def test_seeds_and_incidental_flags_do_not_part_a_group(tmp_path):
+    for seed in (10, 9, 1):
+        write_result(tmp_path, seed=seed, testing={"random_seed": seed, "lr": seed})
+        write_result(tmp_path, seed=seed, loss=UCE, training={"mask_dir": f"masks{seed}"})
+    assert by_label(groups_of(tmp_path)) == {
+        "cross_entropy": ("1", "9", "10"),
+        UCE: ("1", "9", "10"),
+    }
+
+
+def test_a_flag_that_changes_the_training_parts_groups_and_is_named(tmp_path):
+    for rate in (0.01, 0.001):
+        write_result(tmp_path, name=f"a{rate}", training={"lr": rate})
+    assert set(by_label(groups_of(tmp_path))) == {
+        "cross_entropy, lr 0.01",
+        "cross_entropy, lr 0.001",
+    }
+
+
+def test_a_flag_of_the_test_parts_groups_and_a_later_unset_flag_does_not(tmp_path):
+    write_result(tmp_path, seed=1)
+    write_result(tmp_path, seed=2, testing={"eval_flip": False, "calibrator": None})
+    write_result(tmp_path, seed=3, testing={"eval_flip": True})
+    assert by_label(groups_of(tmp_path)) == {
+        "cross_entropy, test eval_flip off": ("1", "2"),
+        "cross_entropy, test eval_flip on": ("3",),
+    }
+
+
+def test_best_and_latest_are_two_groups(tmp_path):
+    for kind in ("best", "latest"):
+        write_result(tmp_path, kind=kind, name=kind)
+    assert set(by_label(groups_of(tmp_path))) == {"cross_entropy, best", "cross_entropy, latest"}
+
+
+def test_members_are_rows_of_their_own_and_pair_with_their_like(tmp_path):
+    for loss in ("cross_entropy", UCE):
+        for seed in (1, 2):
+            write_result(tmp_path, loss=loss, seed=seed, model="ensemble", members=MEMBERS)
+    groups = groups_of(tmp_path)
+    assert [group.facts.part for group in groups[::2]] == ["", *MEMBERS]
+    assert groups[0].label == "whole, cross_entropy"
+    assert groups[2].facts.model == "ensemble of resnet101 + mobilenet"
+    pairs, notes = pair_with_baselines(groups, None)
+    assert notes == []
+    assert [(a.facts.part, a.facts.method) for a, _ in pairs] == [
+        (part, "cross_entropy") for part in ("", *MEMBERS)
+    ]
+    assert [(b.facts.part, b.facts.method) for _, b in pairs] == [
+        (part, UCE) for part in ("", *MEMBERS)
+    ]
+
+
+def test_a_deep_ensemble_joins_the_seeds_of_its_members(tmp_path):
+    path = write_result(tmp_path, model="deep_ensemble")
+    content = json.loads(path.read_text())
+    one = content["checkpoint"]
+    content["checkpoint"] = {
+        "members": [
+            {**one, "sha256": letter, "opts": {**one["opts"], "model": model, "random_seed": seed}}
+            for letter, model, seed in (("a", MEMBERS[0], 7), ("b", MEMBERS[1], 8))
+        ]
+    }
+    path.write_text(json.dumps(content))
+    (group,) = groups_of(tmp_path)
+    assert group.seeds == ("7+8",)
+    assert group.facts.model == "deep_ensemble of resnet101 + mobilenet"
+    assert group.facts.method == "cross_entropy"
+
+
+def test_a_published_checkpoint_is_known_by_its_name(tmp_path):
+    write_result(tmp_path, seed=7830581, recorded=False)
+    (group,) = groups_of(tmp_path)
+    assert group.seeds == ("7830581",)
+    assert (group.facts.trained_on, group.facts.method) == ("acdc", "loss not recorded")
+
+
+def test_the_nearest_of_several_baselines_is_taken(tmp_path):
+    write_result(tmp_path, name="a", training={"lr": 0.01})
+    write_result(tmp_path, name="b", training={"lr": 0.001})
+    write_result(tmp_path, name="c", loss=UCE, training={"lr": 0.01})
+    pairs, _ = pair_with_baselines(groups_of(tmp_path), None)
+    assert [first.results[0].path.name for first, _ in pairs] == ["a.json"]
+    write_result(tmp_path, name="c", loss=UCE, training={"lr": 0.1})
+    groups = groups_of(tmp_path)
+    pairs, notes = pair_with_baselines(groups, None)
+    assert pairs == []
+    assert "name one with --baseline" in notes[0]
+    pairs, _ = pair_with_baselines(groups, "cross_entropy, lr 0.001")
+    assert pairs[-1][0].results[0].path.name == "b.json"
+
+
+def test_a_pattern_that_matches_nothing_lists_the_labels(tmp_path):
+    write_result(tmp_path)
+    with pytest.raises(ValueError, match="--baseline focal matches none.*: cross_entropy"):
+        pair_with_baselines(groups_of(tmp_path), "focal")
+
+
+def test_one_checkpoint_does_not_count_twice(tmp_path):
+    write_result(tmp_path, name="a")
+    write_result(tmp_path, name="b")
+    with pytest.raises(ValueError, match=r"a.json and .*b.json are results of one checkpoint"):
+        groups_of(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"fingerprint": "0"}, "files of the test set differ"),
+        ({"pixels": 7}, "1,000 and 7 labelled pixels"),
+        ({"classes": ROAD_NAMES[:3]}, "other classes"),
+    ],
+)
+def test_seeds_on_other_pixels_are_refused(tmp_path, change, words):
+    write_result(tmp_path, seed=1)
+    write_result(tmp_path, seed=2, **change)
+    with pytest.raises(ValueError, match=f"not comparable: .*{words}"):
+        groups_of(tmp_path)
+
+
+def test_files_folders_and_globs(tmp_path):
+    first, second = write_result(tmp_path / "r", name="a"), write_result(tmp_path / "r", name="b")
+    for patterns in (
+        [str(tmp_path / "r")],
+        [str(tmp_path / "*" / "*.json")],
+        [first, second, first],
+    ):
+        assert find_results(map(str, patterns)) == [first, second]
+    with pytest.raises(ValueError, match="nowhere matches no result file"):
+        find_results([str(tmp_path / "nowhere")])
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match="empty holds no result"):
+        find_results([str(tmp_path / "empty")])
+
+
+@pytest.mark.parametrize("text", ["{", "[]", "{}", '{"checkpoint": {}}', "\x00"])
+def test_a_foreign_file_is_named(tmp_path, text):
+    path = tmp_path / "foreign.json"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=r"foreign\.json (is not a result|cannot be read)"):
+        read_results(path, NOT_TOLD_APART, OF_TRAINING)
+
+
+def test_the_papers_values_are_percent_and_only_where_they_belong(tmp_path):
+    write_result(tmp_path, loss=UCE, model="ensemble", members=[*MEMBERS, "deeplabv3plus_resnet50"])
+    write_result(tmp_path, loss="focal_loss")
+    found = {(g.facts.part, g.facts.method): published(g.facts) for g in groups_of(tmp_path)}
+    assert found["deeplabv3plus_mobilenet", UCE]["motorcycle"] == 26.0
+    assert found["deeplabv3plus_resnet50", UCE]["motorcycle"] == 29.0
+    assert found["", UCE] == {}
+    assert found["", "focal_loss"] == {}
+
+
+@pytest.mark.parametrize(
+    ("trained", "tested", "loss", "name", "value"),
+    [
+        ("acdc", "acdc", UCE, "person", 49.0),
+        ("cityscapes", "cityscapes", "cross_entropy", "miou", 69.0),
+        ("cityscapes", "acdc", UCE, "traffic sign", 30.0),
+        ("acdc", "cityscapes", "cross_entropy", "rider", 7.0),
+    ],
+)
+def test_the_papers_tables(tmp_path, trained, tested, loss, name, value):
+    write_result(tmp_path, trained_on=trained, tested_on=tested, loss=loss)
+    (group,) = groups_of(tmp_path)
+    assert published(group.facts)[name] == value

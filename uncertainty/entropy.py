@@ -1,0 +1,66 @@
+"""Entropy of softmax distributions, in nats, without maps of all classes in between."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from utils.class_map import class_map, fill_classes, row_blocks
+
+# exp of less would be denormal, and slow; it also keeps 0 * -inf out. What it adds to the entropy
+# is at most 1e-33 a class.
+LOWEST = np.float32(-80)
+
+
+class EntropyMap(NamedTuple):
+    """What one pass over logits gives."""
+
+    classes: Tensor  # (N, H, W), uint8, the most likely class
+    entropy: Tensor  # (N, H, W), float32, in nats
+
+
+def softmax_entropy(logits: Tensor) -> EntropyMap:
+    """Most likely class and entropy of softmax(logits), computed in float32.
+
+    H = log S - (1/S) sum_c e_c d_c with d_c = z_c - max z, e_c = exp(d_c), S = sum_c e_c. This is
+    -sum_c p_c log p_c; the published -sum_c p_c log(p_c + 1e-10) is less by at most C * 1e-10
+    (log(1 + x) <= x), far below float32's resolution at log C.
+
+    Args:
+        logits: (N, C, H, W), any floating type, at most 256 classes; -inf is a probability of 0.
+
+    Returns:
+        On the device of the logits and outside the graph; the entropy lies in [0, log C].
+    """
+    logits = logits.detach()
+    if logits.device.type != "cpu":
+        entropy = torch.special.entr(logits.float().softmax(1)).sum(1)
+        return EntropyMap(class_map(logits), entropy)
+    size = logits.shape[:1] + logits.shape[2:]
+    found = EntropyMap(torch.empty(size, dtype=torch.uint8), torch.empty(size))
+    classes, entropy = (maps.numpy() for maps in found)
+    for block in row_blocks(logits):
+        place = block.image, block.rows
+        highest = fill_classes(block.scores, classes[place])
+        entropy[place] = block_entropy(block.scores, highest)
+    return found
+
+
+def block_entropy(logits: NDArray[np.float32], highest: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Entropy (h, W) of softmax(logits), given logits (C, h, W) and their maximum (h, W)."""
+    total, weighted = np.zeros_like(highest), np.zeros_like(highest)
+    difference, power = np.empty_like(highest), np.empty_like(highest)
+    for class_logits in logits:
+        np.subtract(class_logits, highest, out=difference)
+        np.maximum(difference, LOWEST, out=difference)
+        cv2.exp(difference, dst=power)
+        np.add(total, power, out=total)
+        np.multiply(power, difference, out=difference)
+        np.add(weighted, difference, out=weighted)
+    np.divide(weighted, total, out=weighted)
+    return np.maximum(np.log(total, out=total) - weighted, 0)

@@ -1,0 +1,133 @@
+"""The curves of a run as one PNG."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy.ndimage import gaussian_filter1d
+
+from utils.files import write_atomically
+from utils.log import read_metrics
+
+INK, FAINT = "#1f2933", "#9aa5b1"
+HUES = ("#2563a8", "#c2571a", "#2f855a", "#7b4fa3", "#b83255", "#5a6672", "#8a6d1b", "#167d8d")
+RAW_POINTS_PER_SIGMA = 40  # a smoothed curve averages over about 1/40 of its points either side
+
+
+def save_curves(metrics_path: str | Path, png_path: str | Path, title: str) -> None:
+    """Draw the loss, the learning rate and the mIoU of a run over its steps into one PNG.
+
+    Args:
+        metrics_path: the run's ``metrics.jsonl``: of kind ``train`` the loss and ``lr`` or
+            ``lr_*``, of kind ``val`` the ``miou`` and ``GROUP/miou``, in percent.
+        png_path: where the picture goes.
+        title: written above it.
+
+    Raises:
+        ValueError: if there is no such file or it is damaged.
+        WriteError: if the picture cannot be written.
+    """
+    from matplotlib.figure import Figure  # slow to import
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
+
+    records = read_metrics(metrics_path)
+    train = [record for record in records if record["kind"] == "train"]
+    validation = [record for record in records if record["kind"] == "val"]
+    # The object interface: pyplot would keep figures alive and choose a backend for the process.
+    layout = ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.09)  # inches
+    figure = Figure(figsize=(11, 5.2), dpi=120, layout=layout, facecolor="white")
+    figure.suptitle(title, x=0.012, ha="left", fontsize=13, color=INK, fontweight="bold")
+    grid = figure.add_gridspec(2, 2, height_ratios=(2.4, 1))
+    loss = figure.add_subplot(grid[0, 0])
+    rate = figure.add_subplot(grid[1, 0], sharex=loss)
+    score = figure.add_subplot(grid[:, 1])
+    _draw_loss(loss, train)
+    _draw_rate(rate, train)
+    _draw_score(score, validation)
+    loss.tick_params(labelbottom=False)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png")
+    write_atomically(png_path, buffer.getvalue())
+
+
+def _series(records: Iterable[Mapping[str, Any]], name: str) -> tuple[list[int], list[float]]:
+    """Steps and values of one name, where it has a value."""
+    points = [(r["step"], r[name]) for r in records if r.get(name) is not None]
+    return [step for step, _ in points], [value for _, value in points]
+
+
+def _names(records: Iterable[Mapping[str, Any]], prefix: str, suffix: str = "") -> list[str]:
+    """The names with a prefix and a suffix, in the order of their first use."""
+    names = dict.fromkeys(name for record in records for name in record)
+    return [name for name in names if name.startswith(prefix) and name.endswith(suffix)]
+
+
+def _style(axes: Any, title: str) -> None:
+    axes.set_title(title, loc="left", fontsize=10, color=INK)
+    axes.grid(color="#e4e7eb", linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.tick_params(colors="#52606d", labelsize=8.5, length=0)
+    axes.spines[:].set_visible(False)
+    axes.spines["bottom"].set(visible=True, color=FAINT)
+
+
+def _draw_loss(axes: Any, records: Sequence[Mapping[str, Any]]) -> None:
+    """The raw loss, faint, and a smoothed one above it; one pair per loss of the method."""
+    _style(axes, "training loss")
+    names = _names(records, "loss_") or _names(records, "loss")
+    for name, hue in zip(names, HUES, strict=False):
+        steps, values = _series(records, name)
+        smooth = gaussian_filter1d(values, max(1.0, len(values) / RAW_POINTS_PER_SIGMA))
+        axes.plot(steps, values, color=hue, alpha=0.28, linewidth=0.9)
+        axes.plot(steps, smooth, color=hue, linewidth=1.8, label=name.removeprefix("loss_"))
+    _legend(axes, names)
+
+
+def _draw_rate(axes: Any, records: Sequence[Mapping[str, Any]]) -> None:
+    _style(axes, "learning rate")
+    names = _names(records, "lr")
+    for name, hue in zip(names, HUES, strict=False):
+        axes.plot(*_series(records, name), color=hue, linewidth=1.5, label=name)
+    axes.set_ylim(bottom=0)
+    axes.ticklabel_format(axis="y", style="sci", scilimits=(-2, 3))
+    axes.yaxis.get_offset_text().set(fontsize=8.5, color="#52606d")
+    axes.set_xlabel("step", fontsize=9, color="#52606d")
+    _legend(axes, names)
+
+
+def _draw_score(axes: Any, records: Sequence[Mapping[str, Any]]) -> None:
+    """The mIoU with its best point, and that of every group, thinner."""
+    _style(axes, "validation mIoU, %")
+    axes.set_xlabel("step", fontsize=9, color="#52606d")
+    steps, values = _series(records, "miou")
+    if not values:
+        axes.set(xticks=(), yticks=())
+        axes.text(0.5, 0.5, "no validation yet", ha="center", color=FAINT, transform=axes.transAxes)
+        return
+    axes.plot(steps, values, color=HUES[0], linewidth=2, marker="o", markersize=3, label="all")
+    groups = _names(records, "", "/miou")
+    for name, hue in zip(groups, HUES[1:], strict=False):
+        label = name.removesuffix("/miou")
+        axes.plot(*_series(records, name), color=hue, linewidth=1.1, alpha=0.75, label=label)
+    best = int(np.argmax(values))
+    axes.plot(steps[best], values[best], "o", color=HUES[0], markersize=7, markerfacecolor="white")
+    axes.annotate(
+        f"best {values[best]:.2f} at {steps[best]:,}",
+        (steps[best], values[best]),
+        xytext=(0, 9),
+        textcoords="offset points",
+        ha="right" if steps[best] > (steps[0] + steps[-1]) / 2 else "left",
+        fontsize=9,
+        color=INK,
+    )
+    axes.set_ylim(0, 1.1 * max(*axes.get_ylim()))
+    _legend(axes, ["miou", *groups])
+
+
+def _legend(axes: Any, names: Sequence[str]) -> None:
+    if len(names) > 1:
+        axes.legend(frameon=False, fontsize=8.5, labelcolor=INK)
