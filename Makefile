@@ -10,13 +10,16 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint lock clean
+.PHONY: help demo demo-experiment test check lint lock clean
 
 help:  ## say what there is
-	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 16
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 24
 
-demo: $(VENV)/.runtime  ## train on generated streets, test in adverse conditions; see demo/
+demo: $(VENV)/.runtime  ## train an ensemble on generated streets, test in adverse weather; see demo/
 	scripts/demo.sh $(BIN)/python
+
+demo-experiment: $(VENV)/.runtime  ## both experiments on instance uncertainty, small; see experiments/streets/
+	PYTHON=$(BIN)/python scripts/instance_uncertainty/streets.sh
 
 # One process per core with one thread each is faster than one process with all cores.
 test: $(VENV)/.dev  ## run the tests

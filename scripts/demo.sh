@@ -1,23 +1,24 @@
 #!/usr/bin/env bash
-# Trains on generated street scenes by day, tests on fog, night, rain and snow, and leaves a table
-# and pictures under demo/. An interrupted demo goes on where it stopped.
+# Trains a small ensemble on generated street scenes by day, tests it in fog, night, rain and snow,
+# and leaves a table and pictures of what it sees and where it is unsure under demo/. An interrupted
+# demo goes on where it stopped.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 python=${1:-python3}
-name=deeplabv3plus_mobilenet_streets_os16_seed1
-tested=best_${name}_on_streets_val_adverse
 
-"$python" main.py --output_dir demo --continue_training
-"$python" main.py --output_dir demo --overwrite --test_only --save_val_results \
-  --ckpt "demo/checkpoints/best_$name.pth" --condition adverse | tee demo/table.txt
-"$python" -m scripts.contact_sheet "demo/results/$tested" demo/pictures.png \
-  --dataset streets --images '*_fog' '*_night' '*_rain' '*_snow'
-cp "demo/runs/$name/curves.png" demo/curves.png
+"$python" main.py --model ensemble --num_models 2 --backbone mobilenet --total_itrs 200 \
+  --output_dir demo --run_name ensemble --continue_training
+"$python" main.py --ckpt demo/checkpoints/best_ensemble.pth --test_only --condition adverse \
+  --output_dir demo --run_name adverse --overwrite --save_val_results --scores entropy instance \
+  | tee demo/table.txt
+"$python" -m scripts.contact_sheet demo/results/adverse demo/pictures.png --dataset streets \
+  --columns image target prediction entropy instance --images '*_fog' '*_night' '*_rain' '*_snow'
+cp demo/runs/ensemble/curves.png demo/curves.png
 
 cat <<TXT
 
-demo/table.txt     the scores in each adverse condition
-demo/pictures.png  image, target, prediction and overlay in each of them
-demo/curves.png    loss and validation mIoU of the training
-demo/results/      every number, and the pictures of every image
+demo/table.txt     the scores of the ensemble and of its members in each adverse condition
+demo/pictures.png  image, target, prediction, uncertainty of each pixel and of each instance
+demo/curves.png    losses and validation mIoU of the training
+demo/results/      every number, and the pictures and maps of every image
 TXT

@@ -68,6 +68,14 @@ def test_loss(examples, monkeypatch):
     assert loss(logits, torch.full_like(labels, 255)) == 0
 
 
+def test_score(examples):
+    logits = torch.tensor([[[3.0, 1.0]], [[0.0, 1.0]], [[2.0, 1.0]]])[..., None, None]
+    prediction = Prediction(logits.softmax(2).mean(0).log(), member_logits=logits)
+    score = examples["score"]
+    assert score.function(prediction).item() == pytest.approx(1 / 3)
+    assert "member_logits" in score.needs
+
+
 def test_metric(examples):
     metric = examples["Confidence"]()
     logits = torch.tensor([3.0, 1.0]).log().view(1, 2, 1, 1).expand(1, 2, 2, 2)

@@ -331,7 +331,9 @@ def test_two_processes_train_together_and_score_as_one(trained, data, tmp_path):
     assert one["results"] == two["results"]
 
 
-@pytest.mark.parametrize("what", ["models", "datasets", "methods", "losses", "metrics", "recipes"])
+@pytest.mark.parametrize(
+    "what", ["models", "datasets", "methods", "losses", "scores", "metrics", "recipes"]
+)
 def test_lists_name_everything_with_a_line(what, capsys):
     assert main(["--list", what]) == 0
     lines = capsys.readouterr().out.splitlines()

@@ -153,6 +153,26 @@ def test_testing_an_ensemble_scores_every_member(data, joint, capsys):
     assert correct == pytest.approx(result["results"]["total"]["overall_accuracy"])
 
 
+def test_two_processes_train_an_ensemble_and_score_it_as_one(data, joint, tmp_path):
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "main.py"]
+    process = run(flags(data, tmp_path, **PAIR, batch_size=4, total_itrs=2), prefix=torchrun)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 0, errors
+    assert checkpoint.read(tmp_path / "checkpoints" / f"latest_{JOINT}.pth")["cur_itrs"] == 2
+    best = joint / "checkpoints" / f"best_{JOINT}.pth"
+    argv = ["--test_only", "--ckpt", best, "--data_root", data, "--num_workers", 0]
+    argv = [str(word) for word in (*argv, "--output_dir", tmp_path, "--run_name")]
+    process = run([*argv, "two"], prefix=torchrun)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 0, errors
+    assert main([*argv, "one"]) == 0
+    folder = tmp_path / "results"
+    one, two = (json.loads((folder / f"{name}.json").read_text()) for name in ("one", "two"))
+    assert one["results"] == two["results"]
+    with np.load(folder / "one.images.npz") as first, np.load(folder / "two.images.npz") as second:
+        assert all(np.array_equal(first[name], second[name]) for name in first)
+
+
 def test_a_member_of_an_ensemble_is_a_network_like_any(data, joint, capsys):
     (member,) = (joint / "checkpoints").glob("best_deeplab*-1.pth")
     argv = ["--test_only", "--ckpt", member, "--data_root", data, "--output_dir", joint,

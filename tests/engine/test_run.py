@@ -12,8 +12,8 @@ from engine.run import (
     Run,
     claim,
     draw_seed,
-    refuse_other_result,
     network_name,
+    refuse_other_result,
     result_file,
     run_name,
 )
