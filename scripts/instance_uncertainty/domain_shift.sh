@@ -8,20 +8,22 @@
 # DATA_ROOT holds ACDC/ and cityscapes/. OUT holds acdc/ and cityscapes/ of those scripts.
 source "$(dirname "${BASH_SOURCE[0]}")/experiment.sh"
 require_data "the folder with ACDC/ and cityscapes/"
-export DATA_ROOT PYTHON BACKBONES=resnet101 SEEDS=${SEEDS:-"1 2 3 4 5 6 7"}
+export DATA_ROOT PYTHON BACKBONES=${BACKBONES:-resnet101} SEEDS=${SEEDS:-"1 2 3 4 5 6 7"}
 OUT=${OUT:-experiments}
+size=(--eval_size crop --crop_size 768)
 OUT=$OUT/acdc scripts/instance_uncertainty/acdc.sh
 OUT=$OUT/cityscapes scripts/instance_uncertainty/cityscapes.sh
 
 for seed in $SEEDS; do
-  for loss in "" _uncertainty_cross_entropy; do
-    name=best_deeplabv3plus_resnet101_cityscapes_os16_seed$seed$loss
-    evaluate "$OUT/domain_shift" "${name}_on_acdc" --dataset acdc --data_root "$DATA_ROOT/ACDC" \
-      --ckpt "$OUT/cityscapes/checkpoints/$name.pth" --eval_size crop --crop_size 768
-    name=best_deeplabv3plus_resnet101_acdc_os16_seed$seed$loss
-    evaluate "$OUT/domain_shift" "${name}_on_cityscapes" --dataset cityscapes \
-      --data_root "$DATA_ROOT/cityscapes" --ckpt "$OUT/acdc/checkpoints/$name.pth" \
-      --eval_size crop --crop_size 768
+  for backbone in $BACKBONES; do
+    for loss in "" _uncertainty_cross_entropy; do
+      name=best_deeplabv3plus_${backbone}_cityscapes_os16_seed$seed$loss
+      evaluate "$OUT/domain_shift" "${name}_on_acdc" --ckpt "$OUT/cityscapes/checkpoints/$name.pth" \
+        --dataset acdc --data_root "$DATA_ROOT/ACDC" "${size[@]}"
+      name=best_deeplabv3plus_${backbone}_acdc_os16_seed$seed$loss
+      evaluate "$OUT/domain_shift" "${name}_on_cityscapes" --ckpt "$OUT/acdc/checkpoints/$name.pth" \
+        --dataset cityscapes --data_root "$DATA_ROOT/cityscapes" "${size[@]}"
+    done
   done
 done
 report "$OUT" domain_shift "$OUT/domain_shift/results"
