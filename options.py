@@ -38,10 +38,18 @@ examples:
   python main.py @recipes/camvid.args --data_root DIR        train a published or tuned recipe
   python main.py --test_only --ckpt checkpoints/best_X.pth   evaluate
   python main.py --predict IMAGES --ckpt checkpoints/best_X.pth
-  python main.py --model deep_ensemble --weight A.pth --weight B.pth --make_uncertainty_masks
   python main.py --report results/*.json                     means, intervals, tests over seeds
   python main.py --check_data --dataset folder --data_root DIR
   torchrun --nproc_per_node 4 main.py ...                    the same command on four GPUs
+
+instance uncertainty, what the published commands do (docs/instance_uncertainty.md has them):
+  --model deeplabv3plus_resnet101 --dataset cityscapes ...   train a member by cross entropy
+  --model deep_ensemble --weight A.pth --weight B.pth --make_uncertainty_masks ...
+                                                             where the members are unsure, as masks
+  --loss_type uncertainty_cross_entropy ...                  train on those masks
+  --model ensemble --member A --member B --ensemble_lr a --ensemble_lr b ...
+                                                             train an ensemble that weights itself
+  --ckpt best_X_acdc_Y.pth --dataset cityscapes --test_only  test under domain shift
 """
 
 
@@ -119,7 +127,7 @@ def add_train_flags(group: _ArgumentGroup) -> None:
     add(
         "--loss_normalize",
         choices=("all", "valid"),
-        help="mean over all pixels or over labelled ones; default: as published for each loss",
+        help="mean over all pixels (published for uncertainty, focal) or labelled ones (others)",
     )
     add("--focal_gamma", type=within(0, 10), default=0.0, help="0 is cross entropy; usual: 2")
     add("--focal_alpha", type=within(0, 10), default=1.0)
