@@ -21,6 +21,7 @@ BENCHMARKS = {
     "confusion_matrix": "counting one full-size map against the upstream's way",
     "mask_files": "uncertainty masks on disk against .npy and images; --ckpt FILE for real ones",
     "instance_mask": "instance uncertainty against a loop over the components",
+    "online_ensemble": "cost of the instance uncertainty in a step of the online ensemble",
     "startup": "from the command line to the first step",
 }
 

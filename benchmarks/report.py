@@ -21,6 +21,7 @@ PACKAGES = (
     "torchvision",
     "numpy",
     "opencv-python-headless",
+    "connected-components-3d",
     "pillow",
     "segmentation_models_pytorch",
 )

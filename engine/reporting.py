@@ -74,7 +74,7 @@ def run_report(opts: Namespace) -> int:
         for path in find_results(opts.report)
         for row in read_results(path, NOT_TOLD_APART, OF_TRAINING)
     ]
-    tested = dict.fromkeys(row.facts.tested_on for row in results)
+    tested = dict.fromkeys(row.facts.tested_on for row in results if not row.condition)
     name = opts.run_name or re.sub(r"[^\w\-.]+", "_", "_".join(tested))
     folder = opts.report_dir or Path(opts.output_dir) / "reports" / name
     marks = {

@@ -18,7 +18,8 @@ from methods.supervised import build_network, build_optimizer
 from methods.training_loss import TrainingLoss
 from network import MODELS
 from network.ensemble import DeepEnsemble, log_mean_softmax
-from uncertainty import instance_uncertainty
+from uncertainty import instance_mean
+from uncertainty.entropy import mean_softmax_entropy
 from uncertainty.monte_carlo import top_class_deviation
 from utils.arguments import Repeated, at_least, choice, within
 from utils.types import FEATURES, Batch, Prediction, StepOutput
@@ -139,21 +140,21 @@ class Ensemble(Method):
         logits = [output.logits for output in outputs]
         pixels, logs = batch.get("weight"), {}
         if self.loss.entry.reads == "uncertainty":
-            pixels = self.uncertainty(torch.stack(logits).detach())
+            pixels = self.uncertainty(logits)
             logs = {"uncertainty": pixels.mean()}
         losses = [self.loss(member, batch["label"], pixels) for member in logits]
         return StepOutput(dict(zip(self.names, losses, strict=True)), logs)
 
     @torch.no_grad()
-    def uncertainty(self, member_logits: Tensor) -> Tensor:
-        """What the loss weighs pixels by, (N, H, W), from the members' logits (M, N, C, H, W).
+    def uncertainty(self, member_logits: Sequence[Tensor]) -> Tensor:
+        """What the loss weighs pixels by, (N, H, W), from each member's logits (N, C, H, W).
 
         The instance uncertainty of the mean softmax; for ``uce`` the deviation of the top class's
         probability over the members.
         """
         if self.opts.loss_type == "uce":
             return top_class_deviation(logits.float().softmax(1) for logits in member_logits)
-        return instance_uncertainty(log_mean_softmax(member_logits.float()))
+        return instance_mean(*mean_softmax_entropy(member_logits))
 
     def predict(self, images: Tensor, needs: frozenset[str] = frozenset()) -> Prediction:
         """The log of the mean softmax with the members' logits; their features joined."""

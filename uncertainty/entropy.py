@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import cv2
@@ -41,14 +42,52 @@ def softmax_entropy(logits: Tensor) -> EntropyMap:
     if logits.device.type != "cpu":
         entropy = torch.special.entr(logits.float().softmax(1)).sum(1)
         return EntropyMap(class_map(logits), entropy)
-    size = logits.shape[:1] + logits.shape[2:]
-    found = EntropyMap(torch.empty(size, dtype=torch.uint8), torch.empty(size))
+    found = empty_maps(logits)
     classes, entropy = (maps.numpy() for maps in found)
     for block in row_blocks(logits):
         place = block.image, block.rows
         highest = fill_classes(block.scores, classes[place])
         entropy[place] = block_entropy(block.scores, highest)
     return found
+
+
+@torch.no_grad()
+def mean_softmax_entropy(member_logits: Sequence[Tensor]) -> EntropyMap:
+    """Most likely class and entropy of the mean of the members' softmaxes, computed in float32.
+
+    ``softmax_entropy`` of the log of that mean, without the maps of all members and classes.
+
+    Args:
+        member_logits: of one or more members, each (N, C, H, W) as ``softmax_entropy`` takes them.
+
+    Returns:
+        On the device of the logits and outside the graph; the entropy lies in [0, log C].
+    """
+    if member_logits[0].device.type != "cpu":
+        mean = mean_softmax(member_logits)
+        return EntropyMap(class_map(mean), torch.special.entr(mean).sum(1))
+    found = empty_maps(member_logits[0])
+    for blocks in zip(*map(row_blocks, member_logits), strict=True):
+        place = blocks[0].image, blocks[0].rows
+        mean = mean_softmax([torch.from_numpy(block.scores) for block in blocks])
+        fill_classes(mean.numpy(), found.classes[place].numpy())
+        found.entropy[place] = torch.special.entr(mean).sum(0)
+    return found
+
+
+def mean_softmax(member_logits: Sequence[Tensor]) -> Tensor:
+    """Mean of softmax(logits) over the members, float32, given logits (..., C, H, W) of each."""
+    first, *others = member_logits
+    mean = first.softmax(-3, dtype=torch.float32)
+    for logits in others:
+        mean += logits.softmax(-3, dtype=torch.float32)
+    return mean.div_(len(member_logits))
+
+
+def empty_maps(logits: Tensor) -> EntropyMap:
+    """Maps to be filled for logits (N, C, H, W) on the CPU."""
+    size = logits.shape[:1] + logits.shape[2:]
+    return EntropyMap(torch.empty(size, dtype=torch.uint8), torch.empty(size))
 
 
 def block_entropy(logits: NDArray[np.float32], highest: NDArray[np.float32]) -> NDArray[np.float32]:

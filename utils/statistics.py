@@ -120,11 +120,15 @@ def iou_percent(hits: Floats, in_label: Floats, in_prediction: Floats) -> Floats
     """
     union = in_label + in_prediction - hits
     iou = np.divide(100 * hits, union, out=np.full(union.shape, np.nan), where=union > 0)
-    known = np.isfinite(iou)
+    return np.concatenate((iou, mean_of_known(iou)), axis=-1)
+
+
+def mean_of_known(values: Floats) -> Floats:
+    """The mean over the last axis of (..., K) without the nan in it, (..., 1); nan if all are."""
+    known = np.isfinite(values)
     count = known.sum(-1, keepdims=True)
-    total = np.where(known, iou, 0).sum(-1, keepdims=True)
-    mean = np.divide(total, count, out=np.full(total.shape, np.nan), where=count > 0)
-    return np.concatenate((iou, mean), axis=-1)
+    total = np.where(known, values, 0).sum(-1, keepdims=True)
+    return np.divide(total, count, out=np.full(total.shape, np.nan), where=count > 0)
 
 
 @lru_cache(maxsize=2)  # drawing takes longer than all the rest, and runs to compare share it

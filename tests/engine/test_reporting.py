@@ -69,7 +69,7 @@ def test_flags_reach_the_report(results, capsys):
     run_report(options(results, "--minority", "bus", "--baseline", "uncertainty"))
     out = capsys.readouterr().out
     assert "over the 1 class tested: bus" in " ".join(out.split())
-    assert "cross_entropy against uncertainty_cross_entropy" in out
+    assert "cross_entropy (n=2) against uncertainty_cross_entropy (n=2)" in out
 
 
 def test_two_hundred_results_take_seconds(tmp_path):

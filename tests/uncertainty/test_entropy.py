@@ -6,7 +6,7 @@ import torch
 from scipy import stats
 
 from tests.uncertainty.maps import published_entropy, smooth_logits
-from uncertainty.entropy import softmax_entropy
+from uncertainty.entropy import mean_softmax_entropy, softmax_entropy
 from utils.class_map import BLOCK_PIXELS
 
 
@@ -60,6 +60,48 @@ def test_any_floating_type_and_layout_is_computed_in_float32(dtype, memory_forma
 
 def test_the_result_is_outside_the_graph():
     assert not softmax_entropy(torch.zeros(1, 3, 2, 2, requires_grad=True)).entropy.requires_grad
+
+
+@pytest.mark.parametrize("count", [1, 3])
+@pytest.mark.parametrize("size", [(11, 13), (301, 253)])
+def test_entropy_of_the_mean_softmax_agrees_with_scipy(count, size):
+    members = [smooth_logits(2, images=2, size=size, seed=seed) for seed in range(count)]
+    found = mean_softmax_entropy(members)
+    mean = torch.stack(members).double().softmax(2).mean(0)
+    assert torch.equal(found.classes.long(), mean.argmax(1))
+    assert found.entropy.dtype == torch.float32
+    np.testing.assert_allclose(found.entropy, stats.entropy(mean, axis=1), atol=2e-6, rtol=0)
+
+
+def test_members_without_doubt_have_the_entropy_of_their_votes():
+    votes = torch.tensor([[0.0, 1e4, 0.0], [0.0, 1e4, -torch.inf], [1e4, 0.0, -1e4]])
+    found = mean_softmax_entropy([vote[None, :, None, None] for vote in votes])
+    assert found.classes.item() == 1
+    assert found.entropy.item() == pytest.approx(math.log(3) - 2 / 3 * math.log(2), abs=1e-6)
+    certain = mean_softmax_entropy([votes[:1, :, None, None]] * 3)
+    assert certain.entropy.item() == 0
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
+def test_members_of_any_type_and_layout_are_computed_in_float32(dtype):
+    members = [smooth_logits(3, images=2, seed=seed).to(dtype) for seed in range(2)]
+    expected = mean_softmax_entropy([member.float() for member in members])
+    last = members[1].contiguous(memory_format=torch.channels_last).requires_grad_()
+    found = mean_softmax_entropy([members[0], last])
+    assert torch.equal(found.classes, expected.classes)
+    assert torch.equal(found.entropy, expected.entropy)
+    assert not found.entropy.requires_grad
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_mean_softmax_agrees_on_the_gpu(dtype):
+    members = [smooth_logits(3, images=2, seed=seed).to(dtype) for seed in range(3)]
+    members[0][0, 3] = -torch.inf
+    expected = mean_softmax_entropy(members)
+    found = mean_softmax_entropy([member.cuda() for member in members])
+    assert (found.classes.cpu() != expected.classes).float().mean() < 1e-3  # equal to rounding
+    torch.testing.assert_close(found.entropy.cpu(), expected.entropy, atol=5e-6, rtol=0)
 
 
 @pytest.mark.gpu

@@ -42,6 +42,7 @@ def write_result(
     tested_on="acdc",
     split="val",
     members=None,
+    conditions=None,
     name=None,
     pixels=1000,
     fingerprint="f" * 64,
@@ -79,6 +80,11 @@ def write_result(
         results["member"] = {
             member: scores_of({c: v - 1 - index for c, v in iou.items()}, pixels)
             for index, member in enumerate(members)
+        }
+    if conditions:
+        results["condition"] = {
+            condition: scores_of({c: v - index for c, v in iou.items()}, pixels // len(conditions))
+            for index, condition in enumerate(conditions)
         }
     path = folder / f"{name or f'{stem}_on_{tested_on}_{split}'}.json"
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -31,6 +31,18 @@ def test_a_table_without_rows_is_its_header():
     assert format_table([], ["a", "bc"]) == "a  bc\n-  --"
 
 
+def test_headings_and_lines_between_the_rows_of_a_table():
+    rows = [["a heading wider than its column", ""], ["  a", 1.0], ["  b", 2.0]]
+    assert format_table(rows, ["", "x"], rules=[2]).split("\n") == [
+        "        x",
+        "---  ----",
+        "a heading wider than its column",
+        "  a  1.00",
+        "---  ----",
+        "  b  2.00",
+    ]
+
+
 def evaluated(conditions):
     """Half of the road is taken for sidewalk, once per condition; no image shows a train."""
     metric = SegmentationMetrics(["road", "sidewalk", "train"])

@@ -78,6 +78,29 @@ def test_members_are_rows_of_their_own_and_pair_with_their_like(tmp_path):
     ]
 
 
+def test_like_members_are_counted_in_the_models_name(tmp_path):
+    like = {"num_models": 3, "backbone": "deeplabv3plus_resnet50"}
+    write_result(tmp_path, model="ensemble", training={**like, "member": None})
+    write_result(tmp_path, model="ensemble", members=[MEMBERS[0], MEMBERS[0]], name="other")
+    models = {group.facts.model for group in groups_of(tmp_path) if not group.facts.part}
+    assert models == {"ensemble of 3 x resnet50", "ensemble of 2 x resnet101"}
+
+
+def test_conditions_are_groups_where_every_result_has_them(tmp_path):
+    for seed in (1, 2):
+        write_result(tmp_path, seed=seed, conditions=("fog", "night"))
+        write_result(tmp_path, seed=seed, loss=UCE, conditions=("fog",) if seed == 1 else None)
+    groups = groups_of(tmp_path)
+    assert [(g.facts.method, g.facts.tested_on, len(g.results)) for g in groups] == [
+        ("cross_entropy", "acdc val", 2),
+        (UCE, "acdc val", 2),
+        ("cross_entropy", "acdc val fog", 2),
+        ("cross_entropy", "acdc val night", 2),
+    ]
+    assert [group.condition for group in groups] == ["", "", "fog", "night"]
+    assert groups[3].results[0].images is None
+
+
 def test_a_deep_ensemble_joins_the_seeds_of_its_members(tmp_path):
     path = write_result(tmp_path, model="deep_ensemble")
     content = json.loads(path.read_text())

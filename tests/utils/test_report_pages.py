@@ -12,6 +12,7 @@ from scipy import stats
 from engine.reporting import CAMVID_MINORITY, NOT_TOLD_APART, OF_TRAINING, ROAD_MINORITY
 from tests.utils.result_files import ROAD_NAMES, write_result
 from utils.report.analysis import Bootstrap, analyse
+from utils.report.content import MINORITY
 from utils.report.page import as_html
 from utils.report.results import find_results, read_results
 from utils.report.text import as_csv, as_latex, as_text, escape_latex
@@ -44,14 +45,15 @@ def only_comparison(report):
 
 
 def test_the_minority_classes_are_tested_with_holms_correction(three_seeds):
-    entry = only_comparison(report_on(three_seeds))
-    assert entry.family == ("traffic light", "person", "rider", "motorcycle", "bicycle")
+    report = report_on(three_seeds)
+    entry, family = only_comparison(report), report.sections[0].family
+    assert family == ("traffic light", "person", "rider", "motorcycle", "bicycle")
     values = [
         [summary.group.values(name) for summary in (entry.baseline, entry.method)]
-        for name in entry.family
+        for name in family
     ]
     expected = [stats.ttest_ind(*pair, equal_var=False).pvalue for pair in values]
-    found = [entry.differences[name] for name in entry.family]
+    found = [entry.differences[name] for name in family]
     assert [d.p for d in found] == pytest.approx(expected)
     assert [d.p_holm for d in found] == pytest.approx(holm(expected))
     assert entry.differences["miou"].p is not None
@@ -60,10 +62,28 @@ def test_the_minority_classes_are_tested_with_holms_correction(three_seeds):
     assert entry.differences["road"].low is not None
 
 
+def test_the_mean_of_the_minority_classes_is_a_score_of_its_own(three_seeds):
+    report = report_on(three_seeds)
+    entry, family = only_comparison(report), report.sections[0].family
+    runs = [[result.scores[name] for name in family] for result in entry.method.group.results]
+    assert entry.method.group.values(MINORITY) == pytest.approx(np.mean(runs, axis=1))
+    rises = [entry.differences[name].value for name in family]
+    assert entry.differences[MINORITY].value == pytest.approx(np.mean(rises))
+    assert entry.differences[MINORITY].p is not None
+    assert entry.differences[MINORITY].p_holm is None
+
+
+@pytest.mark.parametrize("minority", [["bus"], list(ROAD_NAMES)], ids=["one class", "all"])
+def test_a_minority_whose_mean_says_nothing_new_has_none(three_seeds, minority):
+    report = report_on(three_seeds, minority=minority)
+    assert MINORITY not in report.sections[0].means
+    assert "minority mIoU" not in as_text(report)
+
+
 def test_other_families(three_seeds):
-    entry = only_comparison(report_on(three_seeds, minority=["bus", "wall"]))
-    assert entry.family == ("wall", "bus")
-    assert only_comparison(report_on(three_seeds, usual_minority=())).family == ROAD_NAMES
+    (section,) = report_on(three_seeds, minority=["bus", "wall"]).sections
+    assert section.family == ("wall", "bus")
+    assert report_on(three_seeds, usual_minority=()).sections[0].family == ROAD_NAMES
     with pytest.raises(ValueError, match="'tram' is no class here; there are road, sidewalk"):
         report_on(three_seeds, minority=["tram"])
 
@@ -72,13 +92,73 @@ def test_the_text_says_what_a_reader_has_to_know(three_seeds):
     text = as_text(report_on(three_seeds))
     flat = " ".join(text.split())
     assert "corrected over the 5 classes tested: traffic light, person, rider" in flat
-    assert "With n = 3 seeds in a group, p-values carry little" in flat
+    assert "WARNING: With n = 3 seeds a p-value proves nothing either way" in flat
+    assert text.index("WARNING") < text.index("Overview") < text.index("Scores")
     assert "arXiv 2407.12609" in flat
-    assert "flags that differ: loss_type: cross_entropy -> uncertainty_cross_entropy" in flat
+    assert "Flags that differ: loss_type: cross_entropy -> uncertainty_cross_entropy" in flat
     tables = [line for line in text.splitlines() if ".json" not in line]
     assert max(map(len, tables)) <= 100
     row = next(line for line in text.splitlines() if line.startswith("person"))
-    assert re.fullmatch(r"person +\d+\.\d\d ± \d\.\d\d +43\.00 +\d+\.\d\d ± \d\.\d\d +49\.00", row)
+    column = r" +\d+\.\d\d ± \d\.\d\d +\[\d+\.\d\d, \d+\.\d\d\]"
+    assert re.fullmatch(rf"person{column} +43\.00{column} +49\.00", row)
+
+
+def test_the_tested_classes_come_first_and_apart(three_seeds):
+    lines = as_text(report_on(three_seeds)).split("Scores")[1].splitlines()
+    names = [line.split("  ")[0] for line in lines]
+    start = names.index("traffic light")
+    assert names[start : start + 5] == ["traffic light", "person", "rider", "motorcycle", "bicycle"]
+    assert set(names[start + 5]) == {"-"}
+    assert names[start + 6] == "road"
+
+
+def test_what_rose_and_what_fell_stand_side_by_side(tmp_path):
+    for seed, noise in ((1, 0.0), (2, 0.1), (3, 0.2)):
+        before = dict.fromkeys(ROAD_NAMES, 50 + noise)
+        write_result(tmp_path, seed=seed, iou=before)
+        after = {**before, "person": 60 + noise, "road": 40 + noise, "rider": 40 + noise}
+        write_result(tmp_path, seed=seed, loss=UCE, iou=after)
+    flat = " ".join(as_text(report_on(tmp_path)).split())
+    assert (
+        "Interval above zero: person; below zero: rider, road; around zero: 16 of 19 classes."
+        in flat
+    )
+
+
+def test_like_members_and_conditions_are_shown_by_their_means(tmp_path):
+    for seed in (1, 2):
+        for loss in ("cross_entropy", UCE):
+            common = {"seed": seed, "loss": loss}
+            members = [f"deeplabv3plus_mobilenet-{place}" for place in (1, 2, 3)]
+            write_result(tmp_path, model="ensemble", members=members, **common)
+            write_result(tmp_path, conditions=("fog", "night"), **common)
+    report = report_on(tmp_path)
+    text = as_text(report)
+    assert "tested on acdc val (4 images), also by fog, night" in text
+    overview, rest = text.split("=\n\nScores", maxsplit=1)
+    assert "Trained on acdc, tested on acdc val fog" in overview
+    assert "acdc val fog" not in rest.split("How to read this")[0]
+    assert "    cross_entropy" in rest.split("Members of the ensembles")[1]
+    assert text.count("against") == 2
+    assert "Of conditions and of members" in text
+    compared = {(r["group"], r["baseline"]) for r in csv.DictReader(io.StringIO(as_csv(report)))}
+    assert sum("night" in group and "night" in baseline for group, baseline in compared) == 1
+    assert max(map(len, text.split("Results\n===")[0].splitlines())) <= 100
+
+
+def test_long_titles_are_folded(tmp_path):
+    name = "deeplabv3plus_" + "_".join(["long"] * 10)
+    for loss in ("cross_entropy", UCE):
+        write_result(tmp_path, loss=loss, model=name, trained_on="somewhere_far", split="v" * 20)
+    text = as_text(report_on(tmp_path)).split("Results\n===")[0]
+    assert max(map(len, text.splitlines())) <= 100
+
+
+def test_nothing_falls_by_minus_zero(tmp_path):
+    iou = dict.fromkeys(ROAD_NAMES, 50.0)
+    write_result(tmp_path, iou=iou)
+    write_result(tmp_path, iou={**iou, "road": 49.999}, loss=UCE)
+    assert "-0.0" not in as_text(report_on(tmp_path))
 
 
 def test_many_groups_are_folded_into_tables_that_fit(tmp_path):
@@ -128,6 +208,21 @@ def test_a_single_run_is_resampled_over_its_images(tmp_path):
     assert only_comparison(report_on(tmp_path, bootstrap=Bootstrap(0, 5))).interval == "none"
 
 
+def test_the_minority_mean_is_resampled_as_a_mean(tmp_path):
+    write_result(tmp_path, classes=ROAD_NAMES[:3], counts=image_counts(1))
+    report = report_on(
+        tmp_path, minority=["road", "building"], bootstrap=(bootstrap := Bootstrap(200, 5))
+    )
+    (summary,) = report.summaries
+    drawn = bootstrap.scores(summary.group.results[0])
+    found = summary.scores[MINORITY]
+    ends = np.quantile(drawn[:, [0, 2]].mean(1), (0.025, 0.975))
+    assert (found.low, found.high) == pytest.approx(tuple(ends))
+    assert found.mean == pytest.approx(
+        np.mean([summary.scores[name].mean for name in ("road", "building")])
+    )
+
+
 def test_a_run_paired_with_its_copy_has_an_empty_interval(tmp_path):
     same = image_counts(0)
     write_result(tmp_path, classes=ROAD_NAMES[:3], counts=same)
@@ -171,7 +266,7 @@ def test_a_class_that_some_runs_lack_says_so(tmp_path):
 def test_the_csv_holds_every_number(three_seeds):
     report = report_on(three_seeds)
     rows = list(csv.DictReader(io.StringIO(as_csv(report))))
-    assert len(rows) == 2 * (19 + 5)
+    assert len(rows) == 2 * (19 + 6)
     found = next(r for r in rows if r["group"] == UCE and r["class"] == "person")
     entry = only_comparison(report)
     assert float(found["mean"]) == pytest.approx(entry.method.scores["person"].mean, rel=1e-5)
@@ -183,7 +278,7 @@ def test_the_csv_holds_every_number(three_seeds):
 
 def test_latex_is_escaped_and_balanced(three_seeds):
     text = as_latex(report_on(three_seeds))
-    assert text.count(r"\begin{tabular}") == text.count(r"\end{tabular}") == 2
+    assert text.count(r"\begin{tabular}") == text.count(r"\end{tabular}") == 3
     for table in text.split(r"\begin{tabular}")[1:]:
         spec, *lines = table.split(r"\end{tabular}")[0].splitlines()
         columns = len(spec.strip("{}"))
@@ -206,7 +301,7 @@ def test_latex_compiles(three_seeds, tmp_path):
 class Page(HTMLParser):
     """Open elements, names and links."""
 
-    VOID = ("meta", "br")
+    VOID = ("meta", "br", "wbr")
 
     def __init__(self):
         super().__init__()
@@ -246,4 +341,6 @@ def test_the_page_is_whole_and_asks_nobody_for_anything(three_seeds):
     assert set(re.findall(r"url\((.)", text)) == {"#"}
     assert "a&lt;b&gt;&amp;c" in text
     assert "a<b>" not in text
+    assert '<td colspan="6">deeplabv3plus_resnet101</td>' in text
+    assert len(text) < 200_000
     assert as_html(report_on(three_seeds)) == text

@@ -5,7 +5,18 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 
-from utils.report.content import IMAGES, NONE, SEEDS, Comparison, GroupSummary, Report, Section
+import numpy as np
+
+from utils.report.content import (
+    IMAGES,
+    MINORITY,
+    NONE,
+    SEEDS,
+    Comparison,
+    GroupSummary,
+    Report,
+    Section,
+)
 from utils.report.groups import (
     Group,
     group_results,
@@ -18,6 +29,7 @@ from utils.report.results import Result, shorten
 from utils.statistics import (
     Floats,
     holm,
+    mean_of_known,
     percentile_interval,
     resampled_iou,
     summarise,
@@ -41,13 +53,19 @@ class Bootstrap:
     def scores(self, result: Result, stream: int = 0) -> Floats | None:
         """IoU of the classes and mIoU, (resamples, C + 1); None without counts of the images.
 
+        The mean of the tested classes follows where the result has it.
+
         Two runs over the same images are paired where they use the same stream.
         """
         if not self.resamples or result.images is None:
             return None
         key = (result.path.as_posix(), stream)
         if key not in self._drawn:
-            self._drawn[key] = resampled_iou(result.images, self.resamples, self.seed + stream)
+            drawn = resampled_iou(result.images, self.resamples, self.seed + stream)
+            if result.family:
+                places = [result.classes.index(name) for name in result.family]
+                drawn = np.column_stack((drawn, mean_of_known(drawn[:, places])))
+            self._drawn[key] = drawn
         return self._drawn[key]
 
 
@@ -73,60 +91,85 @@ def analyse(
         ValueError: if rows are not comparable, a pattern matches nothing, or a class is unknown.
     """
     bootstrap = bootstrap or Bootstrap(0, 0)
-    groups = group_results(results)
-    _refuse_unknown_classes(groups, minority)
+    _refuse_unknown_classes(results, minority)
+    families = {
+        result.classes: choose_family(result.classes, minority, usual_minority)
+        for result in results
+    }
+    groups = group_results(
+        [with_minority_mean(result, families[result.classes]) for result in results]
+    )
     pairs, notes = pair_with_baselines(groups, baseline)
     sections = []
     compared = {group.experiment for pair in pairs for group in pair}
     for mine in _section_groups(groups, compared):
         classes = mine[0].results[0].classes
+        family = families[classes]
         summaries = {group.label: summarise_group(group, bootstrap) for group in mine}
-        family = choose_family(classes, minority, usual_minority)
-        sections.append(
-            Section(
-                _section_title(mine),
-                classes,
-                list(summaries.values()),
-                [
-                    compare(summaries[first.label], summaries[second.label], family, bootstrap)
-                    for first, second in pairs
-                    if second in mine
-                ],
-            )
-        )
-    comparisons = [entry for section in sections for entry in section.comparisons]
+        comparisons = [
+            compare(summaries[first.label], summaries[second.label], family, bootstrap)
+            for first, second in pairs
+            if second in mine
+        ]
+        title = _section_title(mine)
+        sections.append(Section(title, classes, family, list(summaries.values()), comparisons))
     return Report(
-        title="; ".join(dict.fromkeys(group.data for group in groups)),
+        data=_describe_data(groups),
         sections=sections,
-        warnings=find_warnings(groups, comparisons),
+        warnings=find_warnings(groups, sections),
         notes=[*make_notes(sections, bootstrap.resamples, bootstrap.seed), *notes],
     )
+
+
+def _describe_data(groups: Sequence[Group]) -> list[str]:
+    """What was trained and tested on what, with the number of images, and with the conditions."""
+    lines: dict[str, str] = {}
+    for group in groups:
+        if not group.condition:
+            images = group.results[0].test_images
+            lines[group.data] = group.data + (f" ({images:,} images)" if images else "")
+    for data, line in lines.items():
+        conditions = [g.condition for g in groups if g.condition and g.data.startswith(data)]
+        if conditions:
+            lines[data] = f"{line}, also by {', '.join(dict.fromkeys(conditions))}"
+    return list(lines.values())
+
+
+def with_minority_mean(result: Result, family: Sequence[str]) -> Result:
+    """The row with the mean IoU of the tested classes that occur, where these are not all."""
+    if not 1 < len(family) < len(result.classes):
+        return result
+    values = [value for value in map(result.scores.get, family) if value is not None]
+    mean = sum(values) / len(values) if values else None
+    scores = {**result.scores, MINORITY: mean}
+    return replace(result, scores=scores, family=tuple(family))
 
 
 def _section_groups(
     groups: Sequence[Group], compared: Collection[tuple[str, str, str, str]]
 ) -> list[list[Group]]:
-    """Compared experiments each apart, what is compared with nothing by data and classes."""
+    """Compared experiments each apart, then what is compared with nothing by data and classes."""
     sections: dict[tuple[str, ...], list[Group]] = {}
     for group in groups:
         experiment = group.experiment
         alone = (*experiment[:2], *group.results[0].classes)
         key: tuple[str, ...] = experiment if experiment in compared else alone
         sections.setdefault(key, []).append(group)
-    return list(sections.values())
+    return sorted(sections.values(), key=lambda mine: mine[0].experiment not in compared)
 
 
 def _section_title(groups: Sequence[Group]) -> str:
-    """What the groups have in common."""
-    facts = groups[0].facts
-    if len({group.experiment for group in groups}) > 1:
+    """What the groups that are shown class by class have in common."""
+    shown = [group for group in groups if group.detailed] or groups
+    facts = shown[0].facts
+    if len({group.experiment for group in shown}) > 1:
         return groups[0].data
     member = f", member {shorten(facts.part)}" if facts.part else ""
     return f"{facts.model}{member}: {groups[0].data}"
 
 
-def _refuse_unknown_classes(groups: Sequence[Group], minority: Sequence[str] | None) -> None:
-    known = list(dict.fromkeys(name for group in groups for name in group.results[0].classes))
+def _refuse_unknown_classes(results: Sequence[Result], minority: Sequence[str] | None) -> None:
+    known = list(dict.fromkeys(name for result in results for name in result.classes))
     for name in minority or ():
         if name not in known:
             raise ValueError(f"--minority {name!r} is no class here; there are {', '.join(known)}")
@@ -150,16 +193,15 @@ def summarise_group(group: Group, bootstrap: Bootstrap) -> GroupSummary:
     drawn = bootstrap.scores(first) if interval == NONE else None
     if drawn is not None:
         interval = IMAGES
-        for name, ends in zip((*first.classes, "miou"), percentile_interval(drawn), strict=True):
-            if ends is not None:
-                scores[name] = replace(scores[name], low=ends[0], high=ends[1])
+        for name, (low, high) in _intervals(first, drawn).items():
+            scores[name] = replace(scores[name], low=low, high=high)
     return GroupSummary(group, scores, published(group.facts), interval)
 
 
 def compare(
     baseline: GroupSummary, method: GroupSummary, family: Sequence[str], bootstrap: Bootstrap
 ) -> Comparison:
-    """Differences of all scores; p-values for the family's classes and for the mIoU alone.
+    """Differences of all scores; p-values for the family's classes, their mean, and the mIoU.
 
     Raises:
         ValueError: if the two were not scored on the same pixels.
@@ -168,9 +210,9 @@ def compare(
     differences = {}
     for name in method.scores:
         found = welch(baseline.group.values(name), method.group.values(name))
-        differences[name] = found if name in (*family, "miou") else replace(found, p=None)
-    tested = {name: differences[name].p for name in family}
-    p_values = {name: p for name, p in tested.items() if p is not None}
+        tested = name in (*family, MINORITY, "miou")
+        differences[name] = found if tested else replace(found, p=None)
+    p_values = {name: p for name in family if (p := differences[name].p) is not None}
     for name, adjusted in zip(p_values, holm(list(p_values.values())), strict=True):
         differences[name] = replace(differences[name], p_holm=adjusted)
     single = len(baseline.group.results) == len(method.group.results) == 1
@@ -182,7 +224,7 @@ def compare(
     else:
         known = any(found.low is not None for found in differences.values())
         interval = SEEDS if known else NONE
-    return Comparison(baseline, method, differences, tuple(family), interval)
+    return Comparison(baseline, method, differences, interval)
 
 
 def bootstrap_difference(
@@ -197,6 +239,11 @@ def bootstrap_difference(
     before, after = bootstrap.scores(first), bootstrap.scores(second, stream=int(not paired))
     if before is None or after is None:
         return {}
-    ends = percentile_interval(after - before)
-    found = zip((*first.classes, "miou"), ends, strict=True)
+    return _intervals(first, after - before)
+
+
+def _intervals(result: Result, drawn: Floats) -> dict[str, tuple[float, float]]:
+    """95 % percentile intervals by score, where the resamples have the score."""
+    names = [*result.classes, "miou", *([MINORITY] if result.family else [])]
+    found = zip(names, percentile_interval(drawn), strict=True)
     return {name: interval for name, interval in found if interval is not None}

@@ -5,9 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from utils.report.groups import Group
+from utils.report.tables import SCORES
 from utils.statistics import Difference, Summary
 
 SEEDS, IMAGES, NONE = "seeds", "images", "none"  # what an interval is over
+MINORITY = "minority_mean"  # the name of the mean IoU of the tested classes
+CAPTIONS = {  # of the means, short ones
+    MINORITY: "minority mIoU",
+    **SCORES,
+    "frequency_weighted_accuracy": "FreqW accuracy",
+}
 
 
 @dataclass(frozen=True)
@@ -35,32 +42,62 @@ class Comparison:
         baseline: summary of the baseline.
         method: summary of the method.
         differences: method minus baseline by score, in percentage points.
-        family: the classes over whose tests Holm's correction runs.
         interval: what the intervals of the differences are over.
     """
 
     baseline: GroupSummary
     method: GroupSummary
     differences: dict[str, Difference]
-    family: tuple[str, ...]
     interval: str
 
 
 @dataclass(frozen=True)
 class Section:
-    """A method or several with their baseline, or all groups of a test set that have none."""
+    """A method or several with their baseline, or all groups of a test set that have none.
+
+    Attributes:
+        title: what its groups have in common.
+        classes: all that were scored.
+        family: the classes over whose tests Holm's correction runs.
+        summaries: its groups.
+        comparisons: its methods, each against its baseline.
+    """
 
     title: str
     classes: tuple[str, ...]
+    family: tuple[str, ...]
     summaries: list[GroupSummary]
     comparisons: list[Comparison]
+
+    @property
+    def shown(self) -> list[GroupSummary]:
+        """The groups that are shown class by class."""
+        return [summary for summary in self.summaries if summary.group.detailed]
+
+    @property
+    def others(self) -> tuple[str, ...]:
+        """The classes that are not tested."""
+        return tuple(name for name in self.classes if name not in self.family)
+
+    @property
+    def means(self) -> dict[str, str]:
+        """Captions of the means by name."""
+        known = self.summaries[0].scores
+        return {name: caption for name, caption in CAPTIONS.items() if name in known}
 
 
 @dataclass(frozen=True)
 class Report:
-    """All that a report shows, in the order of its pages."""
+    """All that a report shows, in the order of its pages.
 
-    title: str
+    Attributes:
+        data: what was trained on what and tested on what, one line for each test.
+        sections: groups that belong together.
+        warnings: what makes numbers less sure than they look.
+        notes: what the numbers mean.
+    """
+
+    data: list[str]
     sections: list[Section]
     warnings: list[str]
     notes: list[str]

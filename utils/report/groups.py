@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import fnmatch
 import json
+import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 
 from utils.report.results import Facts, Result, shorten
 
 BASELINE = "cross_entropy"
+NUMBERED = re.compile(r"-\d+$")
 # What the facts say already.
 FACT_FLAGS = frozenset(
     {
-        *("model", "member", "num_models", "dataset", "condition", "loss_type", "method"),
-        *("train_split", "val_split"),
+        *("model", "member", "num_models", "backbone", "dataset", "condition", "loss_type"),
+        *("method", "train_split", "val_split"),
     }
 )
 
@@ -50,6 +53,19 @@ class Group:
         """What it was trained and tested on, in words."""
         return f"trained on {self.facts.trained_on}, tested on {self.facts.tested_on}"
 
+    @property
+    def condition(self) -> str:
+        """One condition of a test set that has several; empty for the whole test set."""
+        return self.results[0].condition
+
+    @property
+    def detailed(self) -> bool:
+        """Whether its classes are worth a table: not for a condition, nor for one of like members.
+
+        Members of one architecture are called ``MODEL-1``, ``MODEL-2`` ...
+        """
+        return not self.condition and not NUMBERED.search(self.facts.part)
+
     def values(self, score: str) -> list[float]:
         """The score of each row that has one, in percent."""
         found = (result.scores[score] for result in self.results)
@@ -58,6 +74,8 @@ class Group:
 
 def group_results(results: Iterable[Result]) -> list[Group]:
     """Groups in the order of their facts, a baseline before the other methods.
+
+    Conditions are groups of their own where every file of the whole group has them.
 
     Raises:
         ValueError: naming two files, if one checkpoint counts twice in a group, or if rows of a
@@ -69,7 +87,7 @@ def group_results(results: Iterable[Result]) -> list[Group]:
         parts.setdefault(result.facts.part, len(parts))
         key = json.dumps([asdict(result.facts), result.flags], sort_keys=True)
         by_key.setdefault(key, []).append(result)
-    rows = sorted(by_key.values(), key=lambda members: _order(members[0], parts))
+    rows = sorted(_complete(by_key.values()), key=lambda members: _order(members[0], parts))
     for members in rows:
         members.sort(key=_seed_order)
         _refuse_repeated(members)
@@ -80,6 +98,16 @@ def group_results(results: Iterable[Result]) -> list[Group]:
         Group(label, members[0].facts, tuple(members))
         for label, members in zip(labels, rows, strict=True)
     ]
+
+
+def _complete(rows: Collection[list[Result]]) -> list[list[Result]]:
+    """All but those of conditions that only some files of their group have."""
+
+    def files(members: list[Result]) -> frozenset[Path]:
+        return frozenset(member.path for member in members)
+
+    whole = {files(members) for members in rows if not members[0].condition}
+    return [members for members in rows if files(members) in whole]
 
 
 def _order(result: Result, parts: Mapping[str, int]) -> tuple[object, ...]:

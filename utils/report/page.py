@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from html import escape
 
 from utils.report.content import Report, Section
@@ -10,6 +10,7 @@ from utils.report.layout import (
     Table,
     changed_flags,
     comparison_table,
+    findings,
     flags_table,
     means_table,
     overview_tables,
@@ -18,7 +19,7 @@ from utils.report.layout import (
 from utils.report.plots import as_svg, forest_figure, seeds_figure
 
 HTML_MARK = "<!doctype html><!-- SegDoubt report -->"
-MOST_PLOTS = 40  # of differences, so that a page of hundreds of results stays quick
+MOST_PLOTS = 24  # of differences, so that a page of hundreds of results stays quick
 PLOT_NOTE = (
     "In the plots of differences an interval is blue where it lies above zero, orange below, grey"
     " where it holds zero; bold classes are those tested."
@@ -35,35 +36,39 @@ p { margin: .25rem 0 .75rem; }
 .quiet { color: #52606d; font-size: .9rem; overflow-wrap: anywhere; }
 .warning { border-left: 3px solid #c2571a; background: #fdf3ec; padding: .5rem .75rem; }
 .scroll { overflow-x: auto; margin: .5rem 0 1rem; }
-.pair { display: flex; flex-wrap: wrap; gap: 0 2rem; align-items: flex-start; }
-.pair > * { flex: 1 1 22rem; min-width: 0; }
-svg { width: 100%; max-width: 30rem; height: auto; display: block; }
+.pair { display: flex; flex-wrap: wrap; gap: 0 1.5rem; align-items: flex-start; }
+.pair > * { flex: 1 1 20rem; min-width: 0; } .pair > .scroll { flex: 0 1 auto; }
+svg { width: 100%; max-width: 29rem; height: auto; display: block; }
 svg * { stroke-linejoin: round; }
 table { border-collapse: collapse; font-size: .84rem; font-variant-numeric: tabular-nums; }
 th, td { padding: .2rem .55rem; text-align: right; white-space: nowrap; vertical-align: top; }
 th:first-child, td:first-child { text-align: left; padding-left: 0; position: sticky; left: 0;
   background: #fdfdfc; }
-thead th { border-bottom: 1px solid #9aa5b1; font-weight: 600; white-space: normal;
-  vertical-align: bottom; max-width: 11rem; overflow-wrap: anywhere; }
+thead th { border-bottom: 1px solid #9aa5b1; font-weight: 600; white-space: pre-line;
+  vertical-align: bottom; max-width: 11rem; }
+td:first-child { white-space: pre; } tr.rule td { border-top: 1px solid #e4e7eb; }
 tbody tr:hover td { background: #f3f6f9; } tr.marked td { font-weight: 600; }
-table.plain td, table.plain th { text-align: left; white-space: normal; overflow-wrap: anywhere;
-  min-width: 3.5rem; }
+@media (max-width: 32rem) { table { font-size: .75rem; } th, td { padding: .2rem .3rem; }
+  thead th { max-width: 6.5rem; } body { padding: 1rem .75rem 3rem; } }
+table.plain td, table.plain th { text-align: left; }
 """
 
 
 def as_html(report: Report) -> str:
     """The page: plots as inline SVG, style inline, no request to anywhere."""
+    data = "<br>".join(escape(line[:1].upper() + line[1:]) for line in report.data)
     body = [
         "<h1>Report over results</h1>",
-        f'<p class="quiet">{escape(report.title)}</p>',
+        f"<p>{data}</p>",
         *(f'<p class="warning">{escape(warning)}</p>' for warning in report.warnings),
     ]
-    for overview in overview_tables(report):
-        body.append(f"<h2>{escape(overview.title)}</h2>{_table(overview)}")
+    body += _overview("Overview", overview_tables(report))
     left = MOST_PLOTS
     for section in report.sections:
-        body += _section(section, left)
-        left -= len(section.comparisons)
+        if section.shown:
+            body += _section(section, left)
+            left -= len(section.comparisons)
+    body += _overview("Members of the ensembles", overview_tables(report, members=True))
     if left < 0:
         body.append(f'<p class="quiet">Plots are drawn for {MOST_PLOTS} comparisons only.</p>')
     body.append(f"<h2>How to read this</h2><p>{PLOT_NOTE}</p>")
@@ -75,42 +80,66 @@ def as_html(report: Report) -> str:
     return (
         f'{HTML_MARK}\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{escape(report.title)}</title><style>{STYLE}</style></head>\n"
+        f"<title>{escape('; '.join(report.data))}</title><style>{STYLE}</style></head>\n"
         f"<body>\n{content}\n</body></html>\n"
     )
 
 
+def _overview(title: str, tables: Sequence[Table]) -> Iterator[str]:
+    if tables:
+        yield f"<h2>{escape(title)}</h2>"
+    for table in tables:
+        yield f"<h3>{escape(table.title)}</h3>{_table(table)}"
+
+
 def _section(section: Section, plots: int) -> Iterator[str]:
     """One section with at most so many plots of differences."""
-    title = section.title[:1].upper() + section.title[1:]
-    yield f"<h2>{escape(title)}</h2>"
-    if any(len(summary.group.results) > 1 for summary in section.summaries) and plots > 0:
+    yield f"<h2>{escape(section.title)}</h2>"
+    if any(len(summary.group.results) > 1 for summary in section.shown) and plots > 0:
         yield "<h3>mIoU of every run</h3>"
         yield '<p class="quiet">Dots are runs, ticks means, bars their 95 % intervals.</p>'
         yield as_svg(seeds_figure(section), f"mIoU by run, {section.title}")
-    yield f"<h3>Scores</h3>{_table(means_table(section, section.summaries))}"
+    yield f"<h3>Scores</h3>{_table(means_table(section, section.shown))}"
     for index, entry in enumerate(section.comparisons):
-        table = comparison_table(section, entry)
+        table = comparison_table(section, entry, means=False)
         flags = changed_flags(entry)
         yield f"<h3>{escape(table.title)}</h3>"
+        found = findings(section, entry)
+        yield f"<p>{escape(found)}</p>" if found else ""
         yield f'<p class="quiet">Flags that differ: {escape(flags or "none")}</p>'
         plot = ""
         if index < plots:
             description = f"Differences by class, {section.title}: {table.title}"
-            plot = f"<div>{as_svg(forest_figure(section, entry), description)}</div>"
+            plot = as_svg(forest_figure(section, entry), description)
         yield f'<div class="pair">{plot}{_table(table)}</div>'
 
 
 def _table(table: Table, *, plain: bool = False) -> str:
-    header = "".join(f"<th>{escape(heading)}</th>" for heading in table.header)
+    header = "".join(f"<th>{_breakable(heading)}</th>" for heading in table.header)
     rows = "\n".join(
-        f"<tr{' class=marked' if row[0] in table.marked else ''}>"
-        + "".join(f"<td>{escape(cell)}</td>" for cell in row)
-        + "</tr>"
-        for row in table.rows
+        f"<tr{_row_class(table, place)}>{_cells(row)}</tr>" for place, row in enumerate(table.rows)
     )
     kind = ' class="plain"' if plain else ""
     return (
         f'<div class="scroll"><table{kind}><thead><tr>{header}</tr></thead>'
         f"<tbody>\n{rows}\n</tbody></table></div>"
     )
+
+
+def _cells(row: Sequence[str]) -> str:
+    if len(row) > 1 and not any(row[1:]):
+        return f'<td colspan="{len(row)}">{escape(row[0])}</td>'
+    return "".join(f"<td>{escape(cell)}</td>" for cell in row)
+
+
+def _row_class(table: Table, place: int) -> str:
+    names = [
+        *(["marked"] if table.rows[place][0] in table.marked else []),
+        *(["rule"] if place in table.rules else []),
+    ]
+    return f' class="{" ".join(names)}"' if names else ""
+
+
+def _breakable(heading: str) -> str:
+    """A heading that may break after underscores."""
+    return escape(heading).replace("_", "_<wbr>")

@@ -6,6 +6,7 @@ Segmentation", arXiv 2407.12609.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -95,7 +96,7 @@ def published(facts: Facts) -> dict[str, float]:
     """
     if facts.method not in METHODS:
         return {}
-    model = facts.part.rpartition("-")[0] if facts.part[-2:-1] == "-" else facts.part
+    model = re.sub(r"-\d+$", "", facts.part)
     key = Experiment(model or facts.model, facts.trained_on, facts.tested_on)
     column = METHODS.index(facts.method)
     # Rounded, because 100 times a fraction such as 0.29 is not a whole number.

@@ -7,10 +7,9 @@ import re
 from html import escape
 from typing import Any
 
-from utils.report.content import Comparison, Section
+from utils.report.content import CAPTIONS, MINORITY, Comparison, Section
 from utils.report.curves import FAINT, HUES, INK
 from utils.report.layout import section_labels
-from utils.report.tables import SCORES
 
 WIDTH = 4.9  # inches: about what a phone is wide, so that texts stay readable there
 ROW = 0.225  # inches for a class
@@ -23,25 +22,36 @@ BETTER, WORSE = HUES[0], HUES[1]
 
 def forest_figure(section: Section, entry: Comparison) -> Any:
     """Differences of the classes and of the mIoU with their intervals, method minus baseline."""
-    names = [*section.classes, "miou"]
+    means = [name for name in (MINORITY, "miou") if name in section.means]
+    names = [*section.family, *section.others, *means]
     height = ROW * len(names) + 0.85
-    left = 0.3 + 0.072 * max(map(len, names))
+    captions = [CAPTIONS.get(name, name) for name in names]
+    left = 0.3 + 0.072 * max(map(len, captions))
     figure, axes = _canvas(height, left=left, top=0.08, bottom=0.5)
+    lines, dots = [], []
     for place, name in enumerate(names):
         found = entry.differences[name]
         if found.value is None:
             axes.text(0, place, "n/a", color=FAINT, fontsize=8, va="center", ha="center")
             continue
         hue = _hue(found.low, found.high)
+        dots.append((found.value, place, hue))
         if found.low is not None and found.high is not None:
-            axes.plot((found.low, found.high), (place, place), color=hue, linewidth=1.8)
-        axes.plot(found.value, place, "o", color=hue, markersize=4.5)
+            lines.append((place, found.low, found.high, hue))
+    # All at once: one artist a line would take most of the time of a report.
+    if lines:
+        places, lows, highs, hues = zip(*lines, strict=True)
+        axes.hlines(places, lows, highs, colors=hues, linewidth=1.8, zorder=2)
+    if dots:
+        values, places, hues = zip(*dots, strict=True)
+        axes.scatter(values, places, s=20, c=hues, zorder=3)
     axes.axvline(0, color=QUIET, linewidth=0.9, zorder=1)
-    axes.axhline(len(names) - 1.5, color=GRID, linewidth=0.9)
+    for place in {len(section.family), len(section.classes)} - {0}:
+        axes.axhline(place - 0.5, color=FAINT, linewidth=0.6, zorder=1)
     axes.set_ylim(len(names) - 0.4, -0.6)
-    axes.set_yticks(range(len(names)), [SCORES.get(name, name) for name in names])
+    axes.set_yticks(range(len(names)), captions)
     for name, tick in zip(names, axes.get_yticklabels(), strict=True):
-        if name in (*entry.family, "miou"):
+        if name in (*section.family, *means):
             tick.set(fontweight="bold", color=INK)
     axes.set_xlabel("difference of the IoU, percentage points", fontsize=8.5, color=QUIET)
     low, high = axes.get_xlim()
@@ -60,8 +70,8 @@ def seeds_figure(section: Section) -> Any:
     """The mIoU of every run as a dot, with the mean and its interval, one line for each group."""
     labels = section_labels(section)
     row = 0.46
-    figure, axes = _canvas(row * len(section.summaries) + 0.65, left=0.12, top=0.05, bottom=0.5)
-    for place, summary in enumerate(section.summaries):
+    figure, axes = _canvas(row * len(section.shown) + 0.65, left=0.12, top=0.05, bottom=0.5)
+    for place, summary in enumerate(section.shown):
         score, values = summary.scores["miou"], summary.group.values("miou")
         if score.low is not None and score.high is not None:
             axes.plot((score.low, score.high), (place, place), color="#c5d6e8", linewidth=5)
@@ -77,7 +87,7 @@ def seeds_figure(section: Section) -> Any:
             color=INK,
             va="center",
         )
-    axes.set_ylim(len(section.summaries) - 0.55, -0.65)
+    axes.set_ylim(len(section.shown) - 0.55, -0.65)
     axes.set_yticks([])
     axes.margins(x=0.08)
     axes.set_xlabel("mIoU, %", fontsize=8.5, color=QUIET)

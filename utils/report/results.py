@@ -1,10 +1,11 @@
-"""Result files as rows of a report: the model itself and every member of an ensemble."""
+"""Result files as rows of a report: the whole, every member of an ensemble, every condition."""
 
 from __future__ import annotations
 
 import glob
 import json
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -47,11 +48,13 @@ class Facts:
 
 @dataclass(frozen=True)
 class Result:
-    """One row: scores of one trained model, or of one member of it, on one test set.
+    """One row: scores of one trained model or one member of it, on a test set or one condition.
 
     Attributes:
         path: of the file.
         facts: what it is.
+        condition: of several in one test set, empty for the whole test set.
+        test_images: in the test set, None if that is not recorded.
         flags: whatever else could tell two rows apart, by flag.
         seed: of the training; several joined for a deep ensemble; None if it is not recorded.
         sha256: of the checkpoints.
@@ -61,10 +64,13 @@ class Result:
         pixels: labelled pixels scored.
         classes: names in the order of the train ids.
         scores: percent by class name, and by name of a mean (``miou`` ...); None if undefined.
+        family: the classes whose mean is one of the scores, empty for none.
     """
 
     path: Path
     facts: Facts
+    condition: str
+    test_images: int | None
     flags: Mapping[str, Any]
     seed: str | None
     sha256: str
@@ -74,6 +80,7 @@ class Result:
     pixels: int
     classes: tuple[str, ...]
     scores: Mapping[str, float | None]
+    family: tuple[str, ...] = ()
 
     @cached_property
     def images(self) -> ImageCounts | None:
@@ -83,7 +90,7 @@ class Result:
             ValueError: if that file is damaged or belongs to another result.
         """
         path = self.path.with_name(f"{self.path.stem}.images.npz")
-        if self.facts.part or not path.is_file():
+        if self.facts.part or self.condition or not path.is_file():
             return None
         try:
             with np.load(path, allow_pickle=False) as file:
@@ -130,7 +137,7 @@ def find_results(patterns: Iterable[str]) -> list[Path]:
 
 
 def read_results(path: Path, ignored: frozenset[str], training: frozenset[str]) -> list[Result]:
-    """The rows of one result file: the model, then its members.
+    """The rows of one result file: the model, then its members, then its conditions.
 
     Args:
         path: as ``--test_only`` wrote it.
@@ -169,8 +176,13 @@ def _rows(
         values = [member.get(name) for member in members]
         flags[name] = values[0] if len(set(map(str, values))) == 1 else values
     classes = tuple(content["classes"])
-    parts = {"": content["results"]["total"], **content["results"].get("member", {})}
-    for part, scores in parts.items():
+    results = content["results"]
+    parts = [
+        ("", "", results["total"]),
+        *((member, "", scores) for member, scores in results.get("member", {}).items()),
+        *(("", condition, scores) for condition, scores in results.get("condition", {}).items()),
+    ]
+    for part, condition, scores in parts:
         yield Result(
             path,
             Facts(
@@ -178,9 +190,13 @@ def _rows(
                 part=part,
                 method=_joined(map(method_of, trained)),
                 trained_on=_joined(map(trained_on, trained)),
-                tested_on=_words(tested["name"], tested["split"], tested.get("condition")),
+                tested_on=_words(
+                    tested["name"], tested["split"], condition or tested.get("condition")
+                ),
                 kind=_joined(kind_of(entry) for entry in checkpoints),
             ),
+            condition,
+            tested.get("images") if not condition else None,
             flags,
             None if None in seeds else "+".join(map(str, seeds)),
             " ".join(entry["sha256"] for entry in checkpoints),
@@ -223,14 +239,13 @@ def model_of(opts: Mapping[str, Any], trained: list[dict[str, Any]]) -> str:
     name = str(opts.get("model") or trained[0].get("model") or "unknown model")
     members = [flags.get("model") for flags in trained] if len(trained) > 1 else []
     if name == "ensemble":
-        members = trained[0].get("member") or [
-            f"{trained[0].get('num_models')} x {trained[0].get('backbone')}"
-        ]
+        flags = trained[0]
+        members = flags.get("member") or [flags.get("backbone")] * (flags.get("num_models") or 1)
     elif opts.get("backbone"):
         members = [opts["backbone"]]
-    return (
-        f"{name} of {' + '.join(shorten(str(member)) for member in members)}" if members else name
-    )
+    counts = Counter(shorten(str(member)) for member in members)
+    texts = [f"{count} x {model}" if count > 1 else model for model, count in counts.items()]
+    return f"{name} of {' + '.join(texts)}" if texts else name
 
 
 def shorten(model: str) -> str:

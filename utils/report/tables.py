@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 MISSING = "n/a"
@@ -16,10 +16,18 @@ SCORES = {
 }
 
 
-def format_table(rows: Iterable[Sequence[object]], header: Sequence[str]) -> str:
+def format_table(
+    rows: Iterable[Sequence[object]], header: Sequence[str], rules: Collection[int] = ()
+) -> str:
     """A table in aligned plain text: the first column to the left, the others to the right.
 
-    Fractional numbers get two decimals, None is ``n/a``. Headings may have several lines.
+    Fractional numbers get two decimals, None is ``n/a``. Headings may have several lines. A row
+    with nothing beside its first cell is a heading for others, and may be wider than its column.
+
+    Args:
+        rows: cells of the rows.
+        header: headings of the columns.
+        rules: places of rows that have a line above them.
     """
     body = [[_cell(value) for value in row] for row in rows]
     headings = [heading.split("\n") for heading in header]
@@ -28,11 +36,15 @@ def format_table(rows: Iterable[Sequence[object]], header: Sequence[str]) -> str
         list(line)
         for line in zip(*([""] * (height - len(lines)) + lines for lines in headings), strict=True)
     ]
-    widths = [max(map(len, column)) for column in zip(*top, *body, strict=True)]
+    filled = [row for row in body if any(row[1:]) or len(row) == 1]
+    widths = [max(map(len, column)) for column in zip(*top, *filled, strict=True)]
     rule = ["-" * width for width in widths]
+    lines = [*top, rule]
+    for place, row in enumerate(body):
+        lines += [rule, row] if place in rules else [row]
     return "\n".join(
         "  ".join((row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:]))).rstrip()
-        for row in (*top, rule, *body)
+        for row in lines
     )
 
 

@@ -6,18 +6,20 @@ import csv
 import io
 import re
 import textwrap
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
-from utils.report.content import IMAGES, Comparison, GroupSummary, Report, Section
+from utils.report.content import CAPTIONS, IMAGES, Comparison, GroupSummary, Report, Section
 from utils.report.layout import (
     Table,
     changed_flags,
     comparison_table,
+    findings,
     means_table,
     named_scores,
     overview_tables,
+    whole,
 )
-from utils.report.tables import SCORES, format_table
+from utils.report.tables import format_table
 
 WIDTH = 100  # columns of a text report
 HEADING_WIDTH = 16  # of a column
@@ -44,19 +46,43 @@ ESCAPES = str.maketrans(
 
 def as_text(report: Report) -> str:
     """The report in at most 100 columns, where the names of groups and files allow."""
-    blocks = [TEXT_MARK + report.title]
+    data = _wrapped((line[:1].upper() + line[1:] for line in report.data), "- ")
+    blocks = ["\n".join((TEXT_MARK + _counted(report), *data))]
     if report.warnings:
         blocks.append("\n".join(_wrapped(report.warnings, "WARNING: ")))
-    blocks += map(_text_table, overview_tables(report))
+    blocks += [_heading("Overview"), *map(_text_table, overview_tables(report))]
     for section in report.sections:
-        blocks.append(f"{section.title}\n{'=' * min(len(section.title), WIDTH)}")
-        blocks += map(_text_table, _means_tables(section))
-        for entry in section.comparisons:
-            flags = _wrapped([changed_flags(entry) or "none"], "flags that differ: ")
-            blocks.append("\n".join((_text_table(comparison_table(section, entry)), *flags)))
-    blocks.append("\n".join(_wrapped(report.notes, "- ")))
-    blocks.append("\n".join(_runs(report.summaries)))
+        if section.shown:
+            blocks += _text_section(section)
+    members = overview_tables(report, members=True)
+    if members:
+        blocks += [_heading("Members of the ensembles"), *map(_text_table, members)]
+    blocks += [_heading("How to read this"), "\n".join(_wrapped(report.notes, "- "))]
+    blocks += [_heading("Results"), "\n".join(_runs(report.summaries))]
     return "\n\n".join(blocks) + "\n"
+
+
+def _counted(report: Report) -> str:
+    groups = whole(report.summaries)
+    results = sum(len(summary.group.results) for summary in groups)
+    return (
+        f"{results} result{'' if results == 1 else 's'} in"
+        f" {len(groups)} group{'' if len(groups) == 1 else 's'}"
+    )
+
+
+def _heading(text: str) -> str:
+    lines = textwrap.wrap(text, WIDTH, break_on_hyphens=False)
+    return "\n".join((*lines, "=" * max(map(len, lines))))
+
+
+def _text_section(section: Section) -> Iterator[str]:
+    yield _heading(section.title)
+    yield from map(_text_table, _means_tables(section))
+    for entry in section.comparisons:
+        below = [findings(section, entry)] if findings(section, entry) else []
+        below.append(f"Flags that differ: {changed_flags(entry) or 'none'}")
+        yield "\n".join((_text_table(comparison_table(section, entry)), "", *_wrapped(below)))
 
 
 def _means_tables(section: Section) -> Iterator[Table]:
@@ -64,13 +90,13 @@ def _means_tables(section: Section) -> Iterator[Table]:
 
     Intervals over images stay, because a single run has no deviation.
     """
-    whole = means_table(section, section.summaries)
-    if _fits(whole):
-        yield whole
+    everything = means_table(section, section.shown)
+    if _fits(everything):
+        yield everything
         return
-    images = any(summary.interval == IMAGES for summary in section.summaries)
+    images = any(summary.interval == IMAGES for summary in section.shown)
     chunk: list[GroupSummary] = []
-    for summary in section.summaries:
+    for summary in section.shown:
         if chunk and not _fits(means_table(section, [*chunk, summary], intervals=images)):
             yield means_table(section, chunk, intervals=images)
             chunk = []
@@ -84,20 +110,22 @@ def _fits(table: Table) -> bool:
 
 def _text_table(table: Table) -> str:
     header = ["\n".join(_fold(heading)) for heading in table.header]
-    return f"{table.title}\n\n{format_table(table.rows, header)}"
+    return f"{table.title}\n\n{format_table(table.rows, header, table.rules)}"
 
 
 def _fold(heading: str) -> list[str]:
-    """Lines of a heading, broken at spaces and after underscores."""
-    lines = [""]
-    for part in re.findall(r"[^ _]*_| ?[^ _]+", heading):
-        if lines[-1] and len(lines[-1] + part) > HEADING_WIDTH:
-            lines.append("")
-        lines[-1] += part if lines[-1] else part.lstrip()
+    """Lines of a heading, broken at spaces and after underscores too where it is long."""
+    lines = []
+    for line in heading.split("\n"):
+        lines.append("")
+        for part in re.findall(r"[^ _]*_| ?[^ _]+", line):
+            if lines[-1] and len(lines[-1] + part) > HEADING_WIDTH:
+                lines.append("")
+            lines[-1] += part if lines[-1] else part.lstrip()
     return lines
 
 
-def _wrapped(texts: Iterable[str], lead: str) -> Iterator[str]:
+def _wrapped(texts: Iterable[str], lead: str = "") -> Iterator[str]:
     for text in texts:
         yield from textwrap.wrap(
             lead + text,
@@ -108,15 +136,14 @@ def _wrapped(texts: Iterable[str], lead: str) -> Iterator[str]:
         )
 
 
-def _runs(summaries: Iterable[GroupSummary]) -> Iterator[str]:
-    for summary in summaries:
+def _runs(summaries: Sequence[GroupSummary]) -> Iterator[str]:
+    for summary in whole(summaries):
         group = summary.group
-        if group.facts.part:  # in the file of the whole ensemble
-            continue
         yield f"{group.label}: n = {len(group.results)}"
         for result in group.results:
-            hashes = " ".join(sha[:12] for sha in result.sha256.split())
-            yield f"  seed {result.seed or '?'}, checkpoint {hashes}, {result.path}"
+            hashes = " ".join(sha[:8] for sha in result.sha256.split())
+            yield f"  seed {result.seed or '?'}, checkpoint {hashes}"
+            yield f"    {result.path}"
 
 
 def as_csv(report: Report) -> str:
@@ -137,8 +164,8 @@ def _csv_row(summary: GroupSummary, entry: Comparison | None, name: str) -> dict
     score = summary.scores[name]
     row: dict[str, object] = {
         "group": summary.group.label,
-        "class": "" if name in SCORES else name,
-        "metric": name if name in SCORES else "iou",
+        "class": "" if name in CAPTIONS else name,
+        "metric": name if name in CAPTIONS else "iou",
         "mean": score.mean,
         "std": score.std,
         "n": score.n,
@@ -162,10 +189,12 @@ def _csv_row(summary: GroupSummary, entry: Comparison | None, name: str) -> dict
 
 def as_latex(report: Report) -> str:
     r"""Tables for ``\usepackage{booktabs}``, one for each block of the report."""
-    tables = []
+    tables = [_latex_table(table) for table in overview_tables(report)]
     for section in report.sections:
-        for start in range(0, len(section.summaries), GROUPS_IN_A_LATEX_TABLE):
-            part = section.summaries[start : start + GROUPS_IN_A_LATEX_TABLE]
+        if not section.shown:
+            continue
+        for start in range(0, len(section.shown), GROUPS_IN_A_LATEX_TABLE):
+            part = section.shown[start : start + GROUPS_IN_A_LATEX_TABLE]
             images = any(summary.interval == IMAGES for summary in part)
             tables.append(_latex_table(means_table(section, part, intervals=images), section.title))
         for entry in section.comparisons:
@@ -178,10 +207,12 @@ def _latex_table(table: Table, context: str = "") -> str:
     caption = f"{table.title} ({context})" if context else table.title
     header = " & ".join(_latex_heading(heading) for heading in table.header)
     rows = []
-    for row in table.rows:
-        if row[0] == SCORES["miou"]:
+    for place, row in enumerate(table.rows):
+        if place in table.rules:
             rows.append(r"\midrule")
-        rows.append(" & ".join(map(escape_latex, row)) + r" \\")
+        cells = [escape_latex(cell.lstrip()) for cell in row]
+        indent = r"\quad " * ((len(row[0]) - len(row[0].lstrip())) // 2)
+        rows.append(indent + " & ".join(cells) + r" \\")
     lines = (
         r"\begin{table}",
         r"\centering",
