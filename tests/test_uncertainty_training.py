@@ -215,3 +215,11 @@ def test_uce_trains_with_dropout_passes(data, tmp_path):
     assert main(flags(data, tmp_path, **argv)) == 0
     (path,) = (tmp_path / "checkpoints").glob("latest_*uce-alpha2*.pth")
     assert checkpoint.read(path)["cur_itrs"] == 1
+
+
+def test_the_first_member_of_a_baseline_ensemble_is_the_single_network(data, single, tmp_path):
+    """The same seed draws its weights, batches and dropout: members do not touch each other."""
+    argv = {**PAIR, "loss_type": "cross_entropy", "total_itrs": 3}
+    assert main(flags(data, tmp_path, **argv)) == 0
+    (member,) = (tmp_path / "checkpoints").glob(f"best_{SINGLE}_ensemble-1.pth")
+    assert_same(weights(member), weights(single))
