@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +11,23 @@ from torch import Tensor
 
 from network import MODELS, build_model
 
+OF_MEMBER = re.compile(r"(?:members\.\d+\.)*")  # how the names of an ensemble begin
+
 
 def last_layer(state: dict[str, Tensor]) -> tuple[str, ...]:
-    """Names of the classifying layer: those of the last convolution in the state."""
-    weight = [name for name, tensor in state.items() if tensor.dim() == 4][-1]
-    return weight, weight.removesuffix("weight") + "bias"
+    """Names of the classifying layer: the last convolution, of an ensemble each member's.
+
+    Raises:
+        IndexError: if there is no convolution.
+    """
+    last = {OF_MEMBER.match(name)[0]: name for name in state if state[name].dim() == 4}  # type: ignore[index]
+    if not last:
+        raise IndexError("no convolution in the state")
+    return tuple(
+        part
+        for weight in last.values()
+        for part in (weight, weight.removesuffix("weight") + "bias")
+    )
 
 
 def all_last_layer(names: list[str], state: dict[str, Tensor]) -> bool:

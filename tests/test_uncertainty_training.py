@@ -1,6 +1,7 @@
 """Instance uncertainty as its user runs it: masks and training on them, online ensembles, maps."""
 
 import json
+import shutil
 import signal
 
 import cv2
@@ -223,3 +224,22 @@ def test_the_first_member_of_a_baseline_ensemble_is_the_single_network(data, sin
     assert main(flags(data, tmp_path, **argv)) == 0
     (member,) = (tmp_path / "checkpoints").glob(f"best_{SINGLE}_ensemble-1.pth")
     assert_same(weights(member), weights(single))
+
+
+def test_an_ensemble_is_fine_tuned_on_other_classes(data, joint, tmp_path):
+    """--reset_head gives every member a new last layer; without it the error says so."""
+    other = tmp_path / "three"
+    for split in ("train", "val"):
+        for kind in ("images", "labels"):
+            (other / kind / split).mkdir(parents=True)
+        for path in sorted((data / split).glob("*.png")):
+            shutil.copy(path, other / "images" / split)
+            label = cv2.imread(str(data / f"{split}annot" / path.name), -1)
+            cv2.imwrite(str(other / "labels" / split / path.name), label % 3)
+    (other / "classes.json").write_text('["a", "b", "c"]')
+    best = joint / "checkpoints" / f"best_{JOINT}.pth"
+    argv = flags(other, tmp_path, **PAIR, dataset="folder", ckpt=best, total_itrs=1, run_name="x")
+    assert main(argv) == 1
+    assert main([*argv, "--reset_head"]) == 0
+    tuned = weights(tmp_path / "checkpoints" / "latest_x.pth")
+    assert {len(tuned[f"members.{n}.classifier.classifier.3.bias"]) for n in (0, 1)} == {3}
