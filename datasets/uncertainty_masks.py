@@ -165,6 +165,7 @@ class UncertaintyMasks:
         """A function from an index to the size of its mask."""
 
         def size(index: int) -> Size:
+            """(H, W) of the mask of an item."""
             path = self.path(dataset.items[index])
             try:
                 if self.manifest is None:

@@ -141,6 +141,7 @@ def validation(
     predictor = build.build_predictor(opts, training.method)
 
     def validate() -> dict[str, Any]:
+        """One pass over the held-out data."""
         metric = METRICS["segmentation"](dataset.class_names)
         members = member_metrics(training.method, dataset.class_names)
         samples = SampleTriptychs(opts.vis_num_samples if visualizer else 0, dataset.palette)

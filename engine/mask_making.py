@@ -283,6 +283,7 @@ def missing_masks(directory: Path, dataset: SegDataset) -> set[int]:
     """The items without a good mask; each damaged one is named in the log."""
 
     def problem(index: int) -> str | None:
+        """What is wrong with the mask of an item, None if nothing is."""
         path = mask_path(directory, dataset.items[index])
         if not path.is_file():
             return "absent"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 import torch
@@ -162,10 +163,9 @@ def _select(timm: Any, name: str, output_stride: int) -> _Selection:
 
 def _probe(timm: Any, name: str, output_stride: int) -> tuple[Any, bool]:
     """The network with all its maps, and whether it takes an output stride."""
-    try:
+    # How timm's networks without dilation answer.
+    with suppress(TypeError, AssertionError, NotImplementedError, RuntimeError):
         return timm.create_model(name, features_only=True, output_stride=output_stride), True
-    except (TypeError, AssertionError, NotImplementedError, RuntimeError):
-        pass  # how timm's networks without dilation answer
     try:
         return timm.create_model(name, features_only=True), False
     except (TypeError, AttributeError, RuntimeError, NotImplementedError) as error:

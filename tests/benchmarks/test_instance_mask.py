@@ -15,17 +15,6 @@ from benchmarks.instance_mask import (
 from benchmarks.report import Settings
 
 
-@pytest.fixture(autouse=True)
-def _numerics():
-    """The benchmarks set threads and cuDNN for the whole process."""
-    threads, benchmark = torch.get_num_threads(), torch.backends.cudnn.benchmark
-    tf32 = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
-    yield
-    torch.set_num_threads(threads)
-    torch.backends.cudnn.benchmark = benchmark
-    torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = tf32
-
-
 def test_the_yardstick_joins_over_corners_and_parts_by_class():
     classes = torch.tensor([[0, 1, 0], [1, 0, 1], [1, 2, 2]])
     probabilities = torch.nn.functional.one_hot(classes, 3).permute(2, 0, 1)[None].float()

@@ -1,6 +1,5 @@
 import json
 
-import pytest
 import torch
 
 from benchmarks.__main__ import main
@@ -19,15 +18,6 @@ from benchmarks.online_ensemble import (
 from benchmarks.report import Settings
 
 QUICK = Settings(torch.device("cpu"), quick=True)
-
-
-@pytest.fixture(autouse=True)
-def _numerics():
-    """The benchmarks set threads and cuDNN for the whole process."""
-    threads, benchmark = torch.get_num_threads(), torch.backends.cudnn.benchmark
-    yield
-    torch.set_num_threads(threads)
-    torch.backends.cudnn.benchmark = benchmark
 
 
 def test_the_published_members_are_for_a_gpu_or_a_single_round():

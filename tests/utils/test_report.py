@@ -154,6 +154,7 @@ def test_curves_of_runs_that_have_hardly_begun(tmp_path, records):
 def test_drawing_needs_no_global_state_of_pyplot(metrics, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib.pyplot", None)
     save_curves(metrics, tmp_path / "curves.png", "a run")
+    assert (tmp_path / "curves.png").is_file()
 
 
 def test_curves_of_a_run_that_does_not_exist(tmp_path):

@@ -296,6 +296,7 @@ def test_latex_compiles(three_seeds, tmp_path):
         rf"\documentclass{{article}}\usepackage{{booktabs}}\begin{{document}}{body}\end{{document}}"
     )
     subprocess.run(["pdflatex", "-halt-on-error", "a.tex"], cwd=tmp_path, check=True)
+    assert (tmp_path / "a.pdf").is_file()
 
 
 class Page(HTMLParser):
