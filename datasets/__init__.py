@@ -11,13 +11,14 @@ from datasets.base import SegDataset
 from datasets.camvid import CamVid
 from datasets.cityscapes import Cityscapes
 from datasets.folder import Folder
+from datasets.idd import IDD
 from datasets.kvasir import Kvasir
 from datasets.streets import Streets
 from datasets.transforms import Transform
 from datasets.voc import VOC
 
 DATASETS: dict[str, type[SegDataset]] = {
-    kind.name: kind for kind in (Streets, Cityscapes, ACDC, VOC, Kvasir, CamVid, Folder)
+    kind.name: kind for kind in (Streets, Cityscapes, ACDC, IDD, VOC, Kvasir, CamVid, Folder)
 }
 
 
@@ -40,13 +41,14 @@ def build_dataset(
         transform: applied to every sample.
         seed: of the random transforms.
         cache: folder for decoded, resized arrays.
-        options: what only some data sets take, such as ``year``; those of other data sets may
-            be given too as long as they have their default values.
+        options: more of what every data set takes, such as ``scenes``, and what only some take,
+            such as ``year``; those of other data sets may be given too as long as they have their
+            default values.
 
     Raises:
         ValueError: if the data is missing or incomplete, or an option does not apply.
     """
-    own = own_options(DATASETS[name])
+    own = {*own_options(DATASETS[name]), *inspect.signature(SegDataset).parameters}
     for option, value in options.items():
         takers = [kind for kind in DATASETS.values() if option in own_options(kind)]
         if option not in own and all(value != own_options(kind)[option] for kind in takers):

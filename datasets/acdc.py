@@ -12,16 +12,22 @@ from datasets.taxonomy import ROAD, ROAD_TRAIN_IDS, same_ids
 CONDITIONS = ("fog", "night", "rain", "snow")
 
 
+_FOLDERS = {"train": "train", "val": "val", "relis_cal": "val", "relis_test": "train"}
+_SUFFIXES = ("_gt_labelTrainIds", "_gt_labelIds")
+
+
 class ACDC(SegDataset):
     """Adverse Conditions Dataset with Correspondences, 1080x1920, 1600 train and 406 val images.
 
     The scene of an item is its sequence. The official archives' own top folders
     (``rgb_anon_trainvaltest``, ``gt_trainval``) may be kept. Labels are read from the train ids
-    or, where those are missing, from the label ids. The server takes train ids.
+    or, where those are missing, from the label ids; if there are ids that count as out of
+    distribution, it is the other way round. The server takes train ids. ``relis_cal`` is val,
+    ``relis_test`` is train.
 
     Args:
         root: the folder that holds the data.
-        split: train or val; the labels of test are not public.
+        split: train, val, relis_cal or relis_test; the labels of test are not public.
         condition: fog, night, rain or snow; None for all of them.
         common: what every data set takes (see ``SegDataset``).
 
@@ -30,7 +36,7 @@ class ACDC(SegDataset):
     """
 
     name = "acdc"
-    splits = ("train", "val")
+    splits = tuple(_FOLDERS)
     defaults: ClassVar[dict[str, Any]] = {"crop_size": (768, 768), "train_transform": "resize"}
     layout = """\
   rgb_anon/fog/train/GOPR0475/GOPR0475_frame_000041_rgb_anon.png ...
@@ -52,24 +58,27 @@ class ACDC(SegDataset):
         """The pairs of every condition and sequence of the split."""
         images = self._top("rgb_anon", "rgb_anon_trainvaltest")
         labels = self._top("gt", "gt_trainval")
+        split = _FOLDERS[self.split]
         found = {}
         for condition in self.conditions:
             found[condition] = (
-                image_files(self.require(images / condition / self.split), "*/*"),
-                image_files(self.require(labels / condition / self.split), "*/*"),
+                image_files(self.require(images / condition / split), "*/*"),
+                image_files(self.require(labels / condition / split), "*/*"),
             )
-        has_train_ids = any(
-            label.stem.endswith("_gt_labelTrainIds")
-            for _, files in found.values()
-            for label in files
-        )
-        self.train_ids = same_ids(ROAD) if has_train_ids else ROAD_TRAIN_IDS
-        suffix = "_gt_labelTrainIds" if has_train_ids else "_gt_labelIds"
+        stems = [label.stem for _, files in found.values() for label in files]
+        preferred, other = _SUFFIXES[::-1] if self.ood_ids else _SUFFIXES
+        suffix = preferred if any(stem.endswith(preferred) for stem in stems) else other
+        if self.ood_ids and suffix != preferred:
+            raise ValueError(
+                f"{labels} holds train ids, in which every unknown object is void: to tell some of"
+                f" them apart, put the files *{preferred}.png there, too"
+            )
+        self.train_ids = dict(same_ids(ROAD) if suffix == _SUFFIXES[0] else ROAD_TRAIN_IDS)
         items: list[Item] = []
         for condition, (image_paths, label_paths) in found.items():
             pairs = pair(
-                by_key(image_paths, images / condition / self.split, "_rgb_anon"),
-                by_key(label_paths, labels / condition / self.split, suffix),
+                by_key(image_paths, images / condition / split, "_rgb_anon"),
+                by_key(label_paths, labels / condition / split, suffix),
             )
             items += [
                 Item(Path(key).name, image, label, key.split("/")[0], condition)

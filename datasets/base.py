@@ -2,44 +2,38 @@
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import re
 from collections.abc import Callable, Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
+import cv2
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 from torchvision import tv_tensors
 
+from datasets.appearance import Appearance, as_seen, joint_fingerprint
 from datasets.cache import ArrayCache
 from datasets.files import image_size, listing, read_ids, read_image
+from datasets.items import (
+    Item,
+    SampleKey,
+    by,
+    choose_scenes,
+    did_you_mean,
+    refuse_other_size,
+    refuse_repeated_ids,
+)
 from datasets.labels import LabelMap
 from datasets.taxonomy import SegClass, names_of, palette_of
 from datasets.transforms import Sample, Transform, resize_image, resize_map
 
 UNSAFE = re.compile(r"[^\w\-. ()+,=@]")  # in a part of a path on any system
-
-
-class Item(NamedTuple):
-    """One image of a split with its label; generated items have no files."""
-
-    id: str
-    image: Path | None
-    label: Path | None
-    scene: str = ""
-    condition: str = ""
-
-
-class SampleKey(NamedTuple):
-    """Which item to load and in which epoch, which decides the random transforms."""
-
-    epoch: int
-    index: int  # type: ignore[assignment]  # shadows tuple.index, which no key needs
 
 
 class SegDataset(Dataset[Sample]):
@@ -51,10 +45,15 @@ class SegDataset(Dataset[Sample]):
     Attributes:
         name: as typed after ``--dataset``.
         splits: the splits it knows.
+        needs_root: whether it reads files.
+        usual_ood_ids: raw ids that papers take for unknown objects.
+        unannotated: classes that its scenes have and its labels never show.
         defaults: flag values that suit it, by flag name.
         layout: a small tree of the folders it expects, for error messages.
         classes: name and colour, in the order of the train ids.
         train_ids: raw id in a label file -> train id or 255 for void.
+        originals: the items as they are listed.
+        items: the same as results name them, with the appearance in their condition.
 
     Args:
         root: the folder that holds the data; None for generated data.
@@ -63,20 +62,28 @@ class SegDataset(Dataset[Sample]):
         seed: of the random transforms.
         cache: folder for decoded, resized arrays (see ``datasets.cache``); None decodes each time.
         weight: the weight map of an item, (H, W) float32, at the label's native size or at the
-            size after the transform's resize.
+            size after the transform's resize; called with the item as it is listed.
+        scenes: keep only the items of these scenes; None keeps all.
+        ood_ids: raw ids that count as out of distribution. If there are any, each sample has
+            "ood": 1 for pixels of these ids, 0 for those of a class, 255 for the others.
+        appearance: changes each image after cache and resize, before the random transforms.
 
     Raises:
-        ValueError: for an unknown split, missing folders, or images and labels that do not pair.
+        ValueError: for an unknown split or scene, missing folders, images and labels that do not
+            pair, or out-of-distribution ids that stand for a class or are no label ids.
     """
 
-    name: ClassVar[str]
-    splits: ClassVar[tuple[str, ...]] = ("train", "val", "test")
+    name: str
+    splits: tuple[str, ...] = ("train", "val", "test")
+    needs_root: ClassVar[bool] = True
+    usual_ood_ids: ClassVar[tuple[int, ...]] = ()
+    unannotated: ClassVar[frozenset[str]] = frozenset()
     defaults: ClassVar[dict[str, Any]] = {}
     layout: ClassVar[str] = ""
     classes: tuple[SegClass, ...] = ()
     train_ids: Mapping[int, int] = {}
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - keywords that every data set takes
         self,
         root: Path | str | None,
         split: str,
@@ -85,6 +92,9 @@ class SegDataset(Dataset[Sample]):
         seed: int = 0,
         cache: Path | str | None = None,
         weight: Callable[[Item], Tensor] | None = None,
+        scenes: Iterable[str] | None = None,
+        ood_ids: Iterable[int] = (),
+        appearance: Appearance | None = None,
     ) -> None:
         self.root = Path(root or ".")
         self.split = split
@@ -92,12 +102,20 @@ class SegDataset(Dataset[Sample]):
         self.seed = seed
         self.cache_dir = Path(cache) if cache is not None else None
         self.weight = weight
+        self.scenes = None if scenes is None else tuple(scenes)
+        self.ood_ids = tuple(ood_ids)
+        self.appearance = appearance
         self._cached: ArrayCache | None = None
         self.check_split(self.splits)
-        self.items = self.files()
-        if not self.items:
+        self.originals = self.files()
+        if self.scenes is not None:
+            where = f"split {split!r} of {self.name}"
+            self.originals = choose_scenes(self.originals, self.scenes, where)
+        if not self.originals:
             raise ValueError(f"split {split!r} of {self.name} in {self.root} has no images")
-        self._refuse_repeated_ids()
+        refuse_repeated_ids(self.originals)
+        self.items = [as_seen(item, appearance) for item in self.originals]
+        self._ood_table = self.label_map.ood_table(self.ood_ids) if self.ood_ids else None
 
     def files(self) -> list[Item]:
         """The items of the split, in a fixed order; nothing is decoded.
@@ -175,7 +193,15 @@ class SegDataset(Dataset[Sample]):
         assert item.image is not None
         return image_size(item.image)
 
+    def origins(self) -> frozenset[str]:
+        """``dataset/id`` of every image, the same in every split and whatever it looks like."""
+        return frozenset(f"{self.name}/{item.id}" for item in self.originals)
+
     def fingerprint(self) -> str:
+        """SHA-256 over what the samples follow from: the files and the appearance."""
+        return joint_fingerprint(self.content_fingerprint(), self.appearance)
+
+    def content_fingerprint(self) -> str:
         """SHA-256 over the split and the relative path and size of every file."""
         return self._fingerprint
 
@@ -189,12 +215,12 @@ class SegDataset(Dataset[Sample]):
 
     def content_key(self) -> str:
         """16 hex digits that change with the files, their dates and the label map."""
-        content: list[Any] = [self.fingerprint(), sorted(self.train_ids.items())]
+        content: list[Any] = [self.content_fingerprint(), sorted(self.train_ids.items())]
         content += [path.stat().st_mtime_ns for path in self._paths()]
         return hashlib.sha256(repr(content).encode()).hexdigest()[:16]
 
     def _paths(self) -> Iterable[Path]:
-        return (path for item in self.items for path in item[1:3] if path is not None)
+        return (path for item in self.originals for path in item[1:3] if path is not None)
 
     def prepare(self) -> None:
         """Build or open the cache, if there is one; loaders call it before workers start."""
@@ -223,6 +249,8 @@ class SegDataset(Dataset[Sample]):
         item = self.items[index]
         self.prepare()
         image, label = self._resized(index) if self._cached is None else self._cached[index]
+        if self.appearance is not None:
+            image = self.appearance(image, self.originals[index].id)
         sample = Sample(
             image=tv_tensors.Image(image),
             label=tv_tensors.Mask(label),
@@ -232,7 +260,9 @@ class SegDataset(Dataset[Sample]):
             condition=item.condition,
         )
         if self.weight is not None:
-            sample["weight"] = tv_tensors.Mask(self._weight_of(item, label))
+            sample["weight"] = tv_tensors.Mask(self._weight_of(self.originals[index], label))
+        if self._ood_table is not None:
+            sample["ood"] = tv_tensors.Mask(self._ood_of(index, self._ood_table))
         seeds = np.random.SeedSequence(self.seed, spawn_key=(epoch, index))
         return self.transform.randomise(sample, np.random.default_rng(seeds))
 
@@ -248,6 +278,10 @@ class SegDataset(Dataset[Sample]):
             )
         return weight
 
+    def _ood_of(self, index: int, table: NDArray[np.uint8]) -> Tensor:
+        ood = torch.from_numpy(cv2.LUT(self.read_raw_label(index).numpy(), table))
+        return ood if self.transform.size is None else resize_map(ood, self.transform.size)
+
     def check_split(self, known: Iterable[str]) -> None:
         """Refuse a split that is not known.
 
@@ -256,10 +290,9 @@ class SegDataset(Dataset[Sample]):
         """
         known = tuple(known)
         if self.split not in known:
-            close = difflib.get_close_matches(self.split, known, n=1, cutoff=0.7)
-            hint = f" (did you mean {close[0]!r}?)" if close else ""
             raise ValueError(
-                f"{self.name} has no split {self.split!r}{hint}; its splits are {', '.join(known)}"
+                f"{self.name} has no split {self.split!r}{did_you_mean(self.split, known)}; "
+                f"its splits are {', '.join(known)}"
             )
 
     def require(self, path: Path) -> Path:
@@ -277,34 +310,6 @@ class SegDataset(Dataset[Sample]):
             f"{self.name}, split {self.split!r}: {path} does not exist; {listing(parent)}.\n"
             f"Expected below --data_root {self.root}:\n{self.layout}"
         )
-
-    def _refuse_repeated_ids(self) -> None:
-        seen: dict[str, Item] = {}
-        for item in self.items:
-            if item.id in seen:
-                raise ValueError(
-                    f"{item.image} and {seen[item.id].image} have the same name; "
-                    "results are stored by name, so rename one of them"
-                )
-            seen[item.id] = item
-
-
-def refuse_other_size(item: Item, label: tuple[int, ...], image: tuple[int, ...]) -> None:
-    """Compare the sizes (H, W) of a label and its image.
-
-    Raises:
-        ValueError: if they differ, naming both files.
-    """
-    if label != image:
-        raise ValueError(
-            f"{item.label} has {by(label)} pixels, its image {item.image} has {by(image)} "
-            "(rows x columns); a label must have the size of its image"
-        )
-
-
-def by(size: Iterable[int]) -> str:
-    """A size in words: 360x480, rows first."""
-    return "x".join(map(str, size))
 
 
 def safe_name(name: str) -> str:

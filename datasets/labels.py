@@ -8,6 +8,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from utils.types import IGNORE_INDEX
@@ -51,6 +52,36 @@ class LabelMap:
         if (encoded == _UNKNOWN).any():
             raise ValueError(f"{path}: {self.problem(np.unique(raw.numpy()).tolist())}")
         return torch.from_numpy(encoded)
+
+    def ood_table(self, ood_ids: Iterable[int]) -> NDArray[np.uint8]:
+        """For every raw id: 1 if it is out of distribution, 0 if it is of a class, else 255.
+
+        Args:
+            ood_ids: raw ids of unknown objects.
+
+        Returns:
+            (256,) uint8.
+
+        Raises:
+            ValueError: if an id stands for a class or is none of the data set's label ids.
+        """
+        table = np.full(256, IGNORE_INDEX, np.uint8)
+        table[self.table < len(self._class_names)] = 0
+        for raw in ood_ids:
+            train = self.train_ids.get(raw)
+            if train is None:
+                raise ValueError(
+                    f"{raw} cannot be out of distribution in {self._dataset}: its label ids are "
+                    f"{self}"
+                )
+            if train != IGNORE_INDEX:
+                raise ValueError(
+                    f"{raw} cannot be out of distribution in {self._dataset}: {raw} is class "
+                    f"{self._class_names[train]}, a known class; its ids of no class are "
+                    f"{ranges(self.raw_ids(IGNORE_INDEX)) or 'none'}"
+                )
+            table[raw] = 1
+        return table
 
     def problem(self, present: Iterable[int]) -> str:
         """What is wrong with a label that holds these raw ids; empty where all are in the map."""

@@ -273,7 +273,7 @@ def collate(samples: Sequence[Sample | ValueError]) -> Batch | ValueError:
     }
     images = torch.stack([_plain(sample["image"]).permute(1, 2, 0) for sample in good])
     batch["image"] = images.permute(0, 3, 1, 2)
-    for key in {"label", "weight"} & good[0].keys():
+    for key in {"label", "weight", "ood"} & good[0].keys():
         batch[key] = torch.stack([_plain(sample[key]) for sample in good])
     return cast(Batch, batch)
 

@@ -29,7 +29,7 @@ def palette_of(classes: Sequence[SegClass]) -> Tensor:
     return torch.tensor([entry.colour for entry in classes], dtype=torch.uint8)
 
 
-ROAD = (  # Cityscapes, ACDC and streets
+ROAD = (  # Cityscapes, ACDC, IDD and streets
     SegClass("road", (128, 64, 128)),
     SegClass("sidewalk", (244, 35, 232)),
     SegClass("building", (70, 70, 70)),
@@ -58,6 +58,17 @@ ROAD_LABEL_IDS = (7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 
 ROAD_TRAIN_IDS = MappingProxyType(
     dict.fromkeys((*range(34), IGNORE_INDEX), IGNORE_INDEX)
     | {label: train for train, label in enumerate(ROAD_LABEL_IDS)}
+)
+
+
+# Level-3 id of India Driving Dataset -> train id; terrain and train have none, and what it calls
+# autorickshaw (8), guard rail (16), billboard (17) or bridge (23) is no class of ROAD.
+IDD_LEVEL3_TRAIN_IDS = MappingProxyType(
+    dict.fromkeys(range(256), IGNORE_INDEX)
+    | {
+        **{0: 0, 2: 1, 4: 11, 5: 12, 6: 17, 7: 18, 9: 13, 10: 14, 11: 15},
+        **{14: 3, 15: 4, 18: 7, 19: 6, 20: 5, 22: 2, 24: 8, 25: 10},
+    }
 )
 
 

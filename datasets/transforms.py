@@ -1,7 +1,7 @@
-"""Transforms that act on image, label and weight map together, on uint8 values.
+"""Transforms that act on an image and all of its maps together, on uint8 values.
 
-Image resizing is bilinear with antialiasing, as Pillow's and the published recipes'; labels and
-weights take the value at the nearest pixel centre. Nothing here touches a global generator.
+Image resizing is bilinear with antialiasing, as Pillow's and the published recipes'; maps (label,
+weight, ood) take the value at the nearest pixel centre. Nothing here touches a global generator.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ class Sample(TypedDict, total=False):
     image: tv_tensors.Image  # (3, H, W), uint8
     label: tv_tensors.Mask  # (H, W), uint8, void 255
     weight: tv_tensors.Mask  # (H, W), float32; absent without weight maps
+    ood: tv_tensors.Mask  # (H, W), uint8: 0 class, 1 out of distribution, 255 neither; or absent
     id: str
     dataset: str
     scene: str
@@ -277,12 +278,14 @@ def _padded(
 def _map_parts(
     sample: Sample, image: Callable[[Tensor], Tensor], label: Callable[[Tensor], Tensor]
 ) -> Sample:
-    """A sample with its image and its maps (label, weight) transformed."""
+    """A sample with its image and its maps (label, weight, ood) transformed."""
     changed = Sample(**sample)
     changed["image"] = tv_tensors.Image(image(_plain(sample["image"])))
     changed["label"] = tv_tensors.Mask(label(_plain(sample["label"])))
     if "weight" in sample:
         changed["weight"] = tv_tensors.Mask(label(_plain(sample["weight"])))
+    if "ood" in sample:
+        changed["ood"] = tv_tensors.Mask(label(_plain(sample["ood"])))
     return changed
 
 

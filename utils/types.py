@@ -24,6 +24,7 @@ class Batch(TypedDict, total=False):
     image: Tensor  # (N, 3, H, W), uint8 until the device, normalised float32 there
     label: Tensor  # (N, H, W), uint8, void 255
     weight: Tensor  # (N, H, W), float32, weight or uncertainty of each pixel
+    ood: Tensor  # (N, H, W), uint8: 0 known class, 1 out of distribution, 255 neither
     image_labels: Tensor  # (N, C), float32, 1 where the class is in the image
     id: list[str]
     dataset: list[str]
@@ -123,9 +124,12 @@ class Score:
         function: from a ``Prediction`` to a map (N, H, W), float32.
         variant: the forward pass it reads, None for the plain one.
         needs: fields of ``Prediction`` that must be present, such as ``temperature``.
+        highest: the greatest value by the number of classes, where the least is 0; None for a
+            score without such limits. The confidence is then 1 - value / highest.
     """
 
     name: str
     function: Callable[[Prediction], Tensor]
     variant: ForwardVariant | None = None
     needs: frozenset[str] = frozenset()
+    highest: Callable[[int], float] | None = None

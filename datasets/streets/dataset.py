@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
+from itertools import count, islice, takewhile
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from datasets.base import Item, SegDataset
+from datasets.items import NamedSplit
 from datasets.streets.look import CONDITIONS
+from datasets.streets.paints import Surface
 from datasets.streets.planning import SPLITS
 from datasets.streets.render import Picture, render
 from datasets.streets.towns import TOWNS
@@ -18,6 +24,10 @@ from datasets.taxonomy import ROAD, ROAD_LABEL_IDS, ROAD_TRAIN_IDS
 
 ADVERSE = tuple(condition for condition in CONDITIONS if condition != "clear")
 NUM_IMAGES = {"train": 500, "val": 100, "test": 100}
+_NAMED = {
+    "relis_cal": NamedSplit("val", ("marienfurt",)),
+    "relis_test": NamedSplit("val", ("nordwick", "vallenstein")),
+}
 _DEFAULT_SIZE = (128, 256)
 _VERSION = 1  # changes whenever the same seed gives other pixels
 
@@ -28,15 +38,15 @@ class Streets(SegDataset):
     A scene follows from (scene_seed, split, index) alone: the same index shows the same scene
     with the same label in every condition. The scene of an item is its town; no town is in two
     splits. Labels miss borders by up to a pixel here and there; the ego vehicle and street
-    furniture without a class are void.
+    furniture without a class are void. ``relis_cal`` and ``relis_test`` divide val by town.
 
     Args:
         root: not used.
-        split: train, val or test.
+        split: train, val, test, relis_cal or relis_test.
         condition: clear (also None), fog, night, rain or snow; "adverse" for the four in turn.
         image_size: (H, W) of the images; other sizes show the same scenes. None for the smallest
             twice as wide as high that the transform's resize does not enlarge, else 128x256.
-        num_images: images in the split; None for 500 (train) or 100.
+        num_images: images in the split; None for 500 (train) or 100, which the parts of val share.
         scene_seed: of the scenes; ``seed`` concerns the random transforms only.
         common: what every data set takes (see ``SegDataset``).
 
@@ -45,7 +55,9 @@ class Streets(SegDataset):
     """
 
     name = "streets"
-    splits = SPLITS
+    splits = (*SPLITS, *_NAMED)
+    needs_root = False
+    usual_ood_ids = (Surface.STATIC, Surface.DYNAMIC)  # street furniture without a class
     defaults: ClassVar[dict[str, Any]] = {
         "crop_size": (128, 256),
         "train_transform": "resize",
@@ -92,6 +104,9 @@ class Streets(SegDataset):
         self._image_size = image_size
         self.num_images = num_images
         self.scene_seed = scene_seed
+        self._part = _NAMED.get(split, NamedSplit(split))
+        self._numbers: dict[str, int] = {}  # the place in the official split of an id
+        self._drawn: tuple[str, NDArray[np.uint8]] | None = None  # id and label ids
         super().__init__(root, split, **common)
 
     @property
@@ -106,28 +121,43 @@ class Streets(SegDataset):
 
     def files(self) -> list[Item]:
         """The items of the split, which have no files."""
-        count = self.num_images or NUM_IMAGES[self.split]
-        towns = TOWNS[self.split]
+        towns = TOWNS[self._part.folder]
         items = []
-        for index in range(count):
+        for index in self._scene_numbers():
             town = towns[index % len(towns)].name
             condition = self.conditions[index % len(self.conditions)]
-            items.append(Item(f"{town}_{index:06d}_{condition}", None, None, town, condition))
+            item = Item(f"{town}_{index:06d}_{condition}", None, None, town, condition)
+            self._numbers[item.id] = index
+            items.append(item)
         return items
+
+    def _scene_numbers(self) -> Iterator[int]:
+        """The places in the official split of the scenes to be drawn, ascending."""
+        folder, chosen = self._part
+        names = [town.name for town in TOWNS[folder]]
+        numbers = (n for n in count() if not chosen or names[n % len(names)] in chosen)
+        if self.num_images is not None:
+            return islice(numbers, self.num_images)
+        return takewhile(lambda n: n < NUM_IMAGES[folder], numbers)
 
     def read(self, index: int) -> tuple[Tensor, Tensor]:
         """Draw an item: image (3, H, W) uint8 and train ids (H, W) uint8."""
         picture = self._render(index)
+        if self.ood_ids:  # read next, and drawing takes time
+            self._drawn = (self.originals[index].id, picture.label_ids)
         return torch.from_numpy(picture.image), torch.from_numpy(picture.train_ids)
 
     def read_raw_label(self, index: int) -> Tensor:
         """The label ids (H, W) uint8 of Cityscapes, as its label files would hold them."""
+        drawn, self._drawn = self._drawn, None
+        if drawn is not None and drawn[0] == self.originals[index].id:
+            return torch.from_numpy(drawn[1])
         return torch.from_numpy(self._render(index).label_ids)
 
     def _render(self, index: int) -> Picture:
-        index = range(len(self))[index]  # a negative one counts from the end
-        condition = self.items[index].condition
-        return render(self.scene_seed, self.split, index, condition, self.image_size)
+        item = self.originals[index]
+        number, condition = self._numbers[item.id], item.condition
+        return render(self.scene_seed, self._part.folder, number, condition, self.image_size)
 
     def decode_label(self, train_ids: Tensor) -> Tensor:
         """Map train ids to the label ids of Cityscapes; void becomes 0."""
@@ -140,10 +170,10 @@ class Streets(SegDataset):
         del index
         return self.transform.size or self.image_size
 
-    def fingerprint(self) -> str:
+    def content_fingerprint(self) -> str:
         """SHA-256 over everything that the pixels follow from."""
         content = (
             self.name, _VERSION, self.split, self.conditions, self.image_size, len(self),
-            self.scene_seed,
+            self.scene_seed, *(self.scenes or ()),
         )  # fmt: skip
         return hashlib.sha256(repr(content).encode()).hexdigest()

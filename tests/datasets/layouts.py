@@ -80,6 +80,19 @@ def acdc(root: Path, kind="labelTrainIds", ids=(0, 18, 255), archives=False):
     return root
 
 
+def idd(root: Path, scenes, split="train", ids=(0, 8, 13, 9), suffix=".png"):
+    """Two images for each scene; frames have the same names in all of them."""
+    for scene in scenes:
+        for index in range(2):
+            stem = f"frame{index:04d}"
+            folder = root / "leftImg8bit" / split / scene
+            write_image(folder / f"{stem}_leftImg8bit{suffix}", seed=index)
+            folder = root / "gtFine" / split / scene
+            write_label(folder / f"{stem}_gtFine_labellevel3Ids.png", striped(ids))
+            write_label(folder / f"{stem}_gtFine_labelids.png", striped([99]))
+    return root
+
+
 def voc(folder: Path, names=("2007_000032", "2007_000039"), labels="SegmentationClass"):
     for name in names:
         write_image(folder / "JPEGImages" / f"{name}.jpg")

@@ -5,9 +5,10 @@ import torch
 
 from datasets.base import Item, SampleKey
 from datasets.camvid import CamVid
+from datasets.streets import Streets
 from datasets.transforms import eval_transform, train_transform
 from tests.datasets import layouts
-from tests.datasets.toys import Toy
+from tests.datasets.toys import Shifted, Toy
 
 RANDOM = train_transform("scale_crop", (6, 6), flip=0.5, colour_jitter=0.5)
 
@@ -159,6 +160,126 @@ def test_construction_reads_no_file(root):
     for path in root.rglob("*.png"):
         path.write_bytes(b"")
     assert len(CamVid(root, "train")) == 6
+
+
+def test_only_the_scenes_that_are_asked_for(root):
+    everything = CamVid(root, "train")
+    dataset = CamVid(root, "train", scenes=iter(("0016E5", "0006R0")))
+    assert [item.id for item in dataset.items] == [
+        item.id for item in everything.items if item.scene != "0001TP"
+    ]
+    assert dataset[0]["id"] == dataset.items[0].id
+    assert torch.equal(dataset[1]["image"], everything[3]["image"])
+    assert dataset.fingerprint() != everything.fingerprint()
+    assert CamVid(root, "train", scenes=None).items == everything.items
+
+
+def test_an_unknown_scene_names_the_nearest_and_all(root):
+    with pytest.raises(
+        ValueError,
+        match=r"'train' of camvid has no scene '0006R' \(did you mean '0006R0'\?\); its scenes are "
+        "0001TP, 0006R0, 0016E5$",
+    ):
+        CamVid(root, "train", scenes=("0001TP", "0006R"))
+
+
+def test_origins_are_the_same_in_every_split_and_look(root):
+    train = CamVid(root, "train")
+    assert train.origins() == {f"camvid/{item.id}" for item in train.items}
+    assert train.origins() < CamVid(root, "trainval").origins()
+    assert not train.origins() & CamVid(root, "val").origins()
+    assert CamVid(root, "train", appearance=Shifted(3)).origins() == train.origins()
+    night = CamVid(root, "train", scenes=("0001TP",)).origins()
+    assert night == CamVid(root, "dusk_train").origins() < train.origins()
+
+
+@pytest.mark.parametrize("size", [None, (3, 4)])
+@pytest.mark.parametrize("cached", [False, True])
+def test_unknown_objects_are_marked_at_the_size_of_the_label(root, tmp_path, size, cached):
+    for path in (root / "trainannot").iterdir():
+        layouts.write_label(path, layouts.striped([0, 0, 11, 11, 255, 255, 10, 10]))
+    plain = CamVid(root, "train", transform=eval_transform(size))
+    marked = CamVid(
+        root,
+        "train",
+        transform=eval_transform(size),
+        ood_ids=(11,),
+        cache=tmp_path / "cache" if cached else None,
+    )
+    for index in range(len(plain)):
+        sample = marked[index]
+        stripes = [0, 1, 255, 0] if size else [0, 0, 1, 1, 255, 255, 0, 0]
+        assert (sample["ood"] == torch.tensor(stripes)).all()
+        assert sample["ood"].dtype == torch.uint8
+        assert sample["ood"].shape == sample["label"].shape
+        assert torch.equal(sample["label"], plain[index]["label"])
+        assert "ood" not in plain[index]
+
+
+def test_ids_that_cannot_be_unknown_objects_are_refused(root):
+    for raw, problem in (
+        (8, "8 is class car, a known class; its ids of no class are 11, 255"),
+        (12, "its label ids are 0 = sky"),
+        (256, "its label ids are 0 = sky"),
+        (-1, "its label ids are 0 = sky"),
+    ):
+        with pytest.raises(
+            ValueError, match=f"^{raw} cannot be out of distribution in camvid: {problem}"
+        ):
+            CamVid(root, "train", ood_ids=(11, raw))
+
+
+@pytest.mark.parametrize("cached", [False, True])
+def test_an_appearance_changes_the_picture_alone(tmp_path, cached):
+    cache = tmp_path / "cache" if cached else None
+    transform = train_transform("resize", (5, 7), flip=0.5)
+    plain = Toy(transform=transform, cache=cache)
+    shifted = Toy(transform=transform, cache=cache, appearance=Shifted(3))
+    for index in range(9):
+        for epoch in (0, 1):
+            before, after = (each[SampleKey(epoch, index)] for each in (plain, shifted))
+            assert torch.equal(after["image"], Shifted(3)(before["image"], f"item{index}"))
+            assert not torch.equal(after["image"], before["image"])
+            assert after["label"].numpy().tobytes() == before["label"].numpy().tobytes()
+            assert after["id"] == before["id"]
+            assert (before["condition"], after["condition"]) == ("", "shift:1")
+
+
+def test_the_cache_holds_unchanged_pictures(tmp_path):
+    Toy(cache=tmp_path, appearance=Shifted(3)).prepare()
+    (data,) = tmp_path.glob("*.bin")
+    content = data.read_bytes()
+    plain = Toy(cache=tmp_path)
+    assert torch.equal(plain[4]["image"], Toy()[4]["image"])
+    assert plain.reads == []
+    shifted = Toy(cache=tmp_path, appearance=Shifted(5))
+    assert not torch.equal(shifted[4]["image"], plain[4]["image"])
+    assert list(tmp_path.glob("*.bin")) == [data]
+    assert data.read_bytes() == content
+
+
+def test_the_look_is_in_condition_and_fingerprint(root):
+    plain = CamVid(root, "train")
+    looks = [Shifted(3), Shifted(4), Shifted(3, "shift:2")]
+    shifted = [CamVid(root, "train", appearance=look) for look in looks]
+    prints = {dataset.fingerprint() for dataset in (plain, *shifted)}
+    assert len(prints) == 4
+    assert all(re.fullmatch("[0-9a-f]{64}", each) for each in prints)
+    assert len({dataset.content_key() for dataset in (plain, *shifted)}) == 1
+    assert {item.condition for item in shifted[2].items} == {"shift:2"}
+    streets = Streets(None, "val", condition="fog", appearance=Shifted(3))
+    assert {item.condition for item in streets.items} == {"fog+shift:1"}
+    assert streets.fingerprint() != Streets(None, "val", condition="fog").fingerprint()
+    assert streets.content_key() == Streets(None, "val", condition="fog").content_key()
+    assert streets[0]["condition"] == "fog+shift:1"  # drawn in fog all the same
+
+
+def test_an_appearance_without_a_lasting_repr_is_our_mistake():
+    class Nameless:
+        name = "nameless"
+
+    with pytest.raises(AssertionError, match="repr"):
+        Toy(appearance=Nameless()).fingerprint()
 
 
 def test_two_items_of_one_name_are_refused():

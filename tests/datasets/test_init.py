@@ -9,7 +9,9 @@ ALWAYS = {"year": "2012", "condition": None, "download": False}  # as the flags 
 
 
 def test_the_data_sets_by_name():
-    assert set(DATASETS) == {"streets", "cityscapes", "acdc", "voc", "kvasir", "camvid", "folder"}
+    assert set(DATASETS) == {
+        *("streets", "cityscapes", "acdc", "idd", "voc", "kvasir", "camvid", "folder")
+    }
     for name, kind in DATASETS.items():
         assert issubclass(kind, SegDataset)
         assert kind.name == name
@@ -18,7 +20,7 @@ def test_the_data_sets_by_name():
 
 
 def test_options_go_to_the_data_set_that_takes_them(tmp_path):
-    assert own_options(DATASETS["camvid"]) == {}
+    assert own_options(DATASETS["camvid"]) == own_options(DATASETS["idd"]) == {}
     assert own_options(DATASETS["voc"]) == {"year": "2012", "download": False}
     root = layouts.acdc(tmp_path)
     dataset = build_dataset("acdc", root, "val", **{**ALWAYS, "condition": "fog"})
@@ -38,6 +40,13 @@ def test_the_shared_arguments_arrive(tmp_path):
     assert dataset.seed == 7
     assert dataset[0]["label"].shape == (3, 4)
     assert list((tmp_path / "cache").glob("camvid_train_3x4_*.bin"))
+
+
+def test_what_every_data_set_takes_is_no_option_of_some(tmp_path):
+    root = layouts.camvid(tmp_path)
+    dataset = build_dataset("camvid", root, "train", scenes=["0006R0"], ood_ids=(11,), **ALWAYS)
+    assert {item.scene for item in dataset.items} == {"0006R0"}
+    assert "ood" in dataset[0]
 
 
 def test_an_option_of_another_data_set_is_refused(tmp_path):

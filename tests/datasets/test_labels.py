@@ -62,5 +62,27 @@ def test_ranges(values, text):
     assert ranges(values) == text
 
 
+def test_unknown_objects_among_all_256_ids(label_map):
+    table = label_map.ood_table((0,))
+    assert table.shape == (256,)
+    assert table.dtype == np.uint8
+    for raw in range(256):
+        expected = 1 if raw == 0 else 0 if raw in (7, 8, 9, 10) else 255
+        assert table[raw] == expected
+
+
+@pytest.mark.parametrize(
+    ("raw", "problem"),
+    [
+        (9, "9 is class kerb, a known class; its ids of no class are 0, 255"),
+        (3, "its label ids are 7 = road; 8-10 = kerb; 0, 255 = void"),
+        (300, "its label ids are 7 = road"),
+    ],
+)
+def test_an_id_that_cannot_be_unknown(label_map, raw, problem):
+    with pytest.raises(ValueError, match=f"{raw} cannot be out of distribution in town: {problem}"):
+        label_map.ood_table((0, raw))
+
+
 def test_the_table_holds_no_train_id_twice(label_map):
     assert set(np.unique(label_map.table)) == {0, 1, 254, 255}

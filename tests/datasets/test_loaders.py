@@ -10,8 +10,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from datasets.camvid import CamVid
 from datasets.loaders import StepSampler, eval_batches, paired, train_batches
 from datasets.transforms import train_transform
+from tests.datasets import layouts
 from tests.datasets.toys import Toy
 
 ROOT = Path(__file__).parents[2]
@@ -41,6 +43,17 @@ def test_a_batch_is_stacked():
     assert type(batch["image"]) is type(batch["label"]) is torch.Tensor
     assert batch["dataset"] == ["toy"] * 3
     assert batch["scene"] == ["scene"] * 3
+
+
+def test_marks_of_unknown_objects_are_stacked(tmp_path):
+    dataset = CamVid(layouts.camvid(tmp_path), "test", ood_ids=(11,))
+    (batch,) = eval_batches(dataset, batch_size=4, num_workers=0)
+    assert batch["ood"].shape == batch["label"].shape == (4, 6, 8)
+    assert type(batch["ood"]) is torch.Tensor
+    assert batch["ood"].dtype == torch.uint8
+    assert torch.equal(batch["ood"] == 0, batch["label"] != 255)
+    (plain,) = eval_batches(CamVid(tmp_path, "test"), batch_size=4, num_workers=0)
+    assert "ood" not in plain
 
 
 @pytest.mark.parametrize("num_workers", [1, 2])

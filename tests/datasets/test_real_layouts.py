@@ -57,6 +57,56 @@ def test_cityscapes_without_its_labels_shows_the_tree(tmp_path):
         Cityscapes(tmp_path, "val")
 
 
+def test_cityscapes_named_splits_divide_val_by_whole_names_of_cities(tmp_path):
+    layouts.cityscapes(tmp_path, ("frankfurt", "lindau", "munster", "munsterland"), "val")
+    layouts.cityscapes(tmp_path, ("frankfurt", "munster"), "train")
+    fitted, tested = (Cityscapes(tmp_path, split) for split in ("relis_cal", "relis_test"))
+    assert Counter(item.scene for item in fitted.items) == {"munster": 2, "lindau": 2}
+    assert Counter(item.scene for item in tested.items) == {"frankfurt": 2}
+    assert all("val" in item.image.parts for item in (*fitted.items, *tested.items))
+    assert not fitted.origins() & tested.origins()
+    assert fitted.origins() < Cityscapes(tmp_path, "val").origins()
+
+
+def test_cityscapes_named_split_without_its_city_says_so(tmp_path):
+    layouts.cityscapes(tmp_path, ("frankfurt", "munster"), "val")
+    with pytest.raises(
+        ValueError, match="split 'val' of cityscapes .* has no scene 'lindau'.*; its"
+    ):
+        Cityscapes(tmp_path, "relis_cal")
+
+
+def test_acdc_named_splits_are_the_folders_val_and_train(tmp_path):
+    root = layouts.acdc(tmp_path, archives=True)  # whose own name holds "train" and "val"
+    for named, folder in (("relis_cal", "val"), ("relis_test", "train")):
+        for condition in (None, "rain"):
+            dataset = ACDC(root, named, condition=condition)
+            official = ACDC(root, folder, condition=condition)
+            assert dataset.items == official.items
+            assert {item.image.parent.parent.name for item in dataset.items} == {folder}
+            assert {item.condition for item in dataset.items} >= {condition or "snow"}
+    assert len(ACDC(root, "relis_cal", condition="rain")) == 2
+    assert not ACDC(root, "relis_cal").origins() & ACDC(root, "relis_test").origins()
+
+
+def test_acdc_by_sequence(tmp_path):
+    root = layouts.acdc(tmp_path)
+    dataset = ACDC(root, "val", scenes=("GOPRfogval", "GOPRsnowval"))
+    assert Counter(item.condition for item in dataset.items) == {"fog": 2, "snow": 2}
+    with pytest.raises(ValueError, match=r"no scene 'GOPRfogvai' \(did you mean 'GOPRfogval'\?\)"):
+        ACDC(root, "val", scenes=["GOPRfogvai"])
+
+
+def test_acdc_needs_label_ids_to_tell_unknown_objects(tmp_path):
+    layouts.acdc(tmp_path)
+    with pytest.raises(ValueError, match=r"gt holds train ids, .* put the files \*_gt_labelIds"):
+        ACDC(tmp_path, "val", ood_ids=(5,))
+    layouts.acdc(tmp_path, "labelIds", (7, 5, 0))
+    sample = ACDC(tmp_path, "val", ood_ids=(5,))[0]
+    assert sample["ood"][0, :3].tolist() == [0, 1, 255]
+    assert row(sample)[:3] == [0, 255, 255]
+
+
 @pytest.mark.parametrize("archives", [False, True])
 @pytest.mark.parametrize(
     ("kind", "ids"), [("labelTrainIds", (0, 18, 255)), ("labelIds", (7, 33, 0))]
@@ -87,7 +137,9 @@ def test_acdc_by_condition(tmp_path):
     assert all("train" in item.image.parts for item in dataset.items)
     with pytest.raises(ValueError, match="no condition 'sleet'; its conditions are fog, night, r"):
         ACDC(root, "train", condition="sleet")
-    with pytest.raises(ValueError, match="acdc has no split 'test'; its splits are train, val"):
+    with pytest.raises(
+        ValueError, match="acdc has no split 'test'; its splits are train, val, relis_cal, r"
+    ):
         ACDC(root, "test")
 
 

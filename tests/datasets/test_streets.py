@@ -221,6 +221,49 @@ def test_borders_of_labels_err_by_a_pixel():
     assert set(np.flatnonzero(wrong.any(0)).tolist()) <= {31, 32, 63, 64, 95, 96}
 
 
+def test_named_splits_divide_the_towns_of_val():
+    val = Streets(None, "val", condition="adverse")
+    fitted, tested = (
+        Streets(None, split, condition="adverse") for split in ("relis_cal", "relis_test")
+    )
+    towns = [{item.scene for item in dataset.items} for dataset in (fitted, tested)]
+    assert not towns[0] & towns[1]
+    assert towns[0] | towns[1] == {town.name for town in TOWNS["val"]}
+    assert not fitted.origins() & tested.origins()
+    assert sorted(fitted.items + tested.items) == sorted(val.items)
+    for dataset in (fitted, tested):  # the same scenes as in val
+        assert digest(dataset, 4) == digest(val, val.items.index(dataset.items[4]))
+    few = Streets(None, "relis_test", condition="adverse", num_images=5)
+    assert few.items == tested.items[:5]
+
+
+def test_some_towns_show_the_same_scenes_as_among_all():
+    val = Streets(None, "val", image_size=(32, 64))
+    some = Streets(None, "val", image_size=(32, 64), scenes=("nordwick",))
+    assert len(some) == 33
+    assert digest(some, 2) == digest(val, val.items.index(some.items[2]))
+    other = Streets(None, "val", image_size=(32, 64), scenes=("vallenstein",))
+    assert len(other) == len(some)
+    assert len({each.fingerprint() for each in (val, some, other)}) == 3
+    with pytest.raises(ValueError, match="'val' of streets has no scene 'x'; its scenes are marie"):
+        Streets(None, "val", scenes=["x"])
+
+
+def test_street_furniture_without_a_class_can_be_the_unknown():
+    plain = Streets(None, "val", image_size=(64, 128))
+    marked = Streets(None, "val", image_size=(64, 128), ood_ids=Streets.usual_ood_ids)
+    found = set()
+    for index in range(12):
+        sample, raw = marked[index], plain.read_raw_label(index)
+        unknown = (raw == 4) | (raw == 5)
+        assert torch.equal(sample["ood"] == 1, unknown)
+        assert torch.equal(sample["ood"] == 0, sample["label"] != 255)
+        assert torch.equal(sample["label"], plain[index]["label"])
+        assert torch.equal(marked.read_raw_label(index), raw)
+        found |= set(sample["ood"].unique().tolist())
+    assert found == {0, 1, 255}
+
+
 def test_fingerprint_follows_what_the_pixels_follow_from():
     def fingerprint(split="val", **options):
         return Streets(None, split, **options).fingerprint()

@@ -41,6 +41,7 @@ def sample_of(image, with_weight=True):
     )
     if with_weight:
         sample["weight"] = tv_tensors.Mask(1 + red.float())
+        sample["ood"] = tv_tensors.Mask((red > 127).to(torch.uint8))
     return sample
 
 
@@ -69,6 +70,7 @@ def test_image_label_and_weight_move_together(transform, seed):
     assert torch.equal(out["label"][away], (red[away] > 127).to(torch.uint8))
     assert (out["weight"][inside] - 1 - red[inside]).abs().max() <= 14
     assert (out["weight"][~inside] == 0).all()
+    assert torch.equal(out["ood"], out["label"])  # moved and padded alike
     assert [out[key] for key in ("id", "dataset", "scene", "condition")] == ["a", "d", "s", "c"]
 
 
@@ -80,6 +82,7 @@ def test_types_and_sizes(transform):
     assert isinstance(label, tv_tensors.Mask)
     assert image.dtype == label.dtype == torch.uint8
     assert weight.dtype == torch.float32
+    assert isinstance(out["ood"], tv_tensors.Mask)
     assert image.shape[1:] == label.shape == weight.shape
 
 

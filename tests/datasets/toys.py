@@ -1,9 +1,22 @@
 """A data set that is drawn, so that tests of the machinery need no files."""
 
+from dataclasses import dataclass
+
 import torch
 
 from datasets.base import Item, SegDataset
 from datasets.taxonomy import SegClass, same_ids
+
+
+@dataclass(frozen=True)
+class Shifted:
+    """An appearance: adds an amount and what the image's id begins and ends with."""
+
+    amount: int
+    name: str = "shift:1"
+
+    def __call__(self, image, image_id):
+        return image + self.amount + ord(image_id[0]) + ord(image_id[-1])
 
 
 class Toy(SegDataset):

@@ -1,0 +1,67 @@
+"""India Driving Dataset: Indian roads, the 19 classes but for terrain and train."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from datasets.base import Item, SegDataset
+from datasets.files import by_key, image_files, pair
+from datasets.items import NamedSplit
+from datasets.taxonomy import IDD_LEVEL3_TRAIN_IDS, ROAD
+from utils.types import IGNORE_INDEX
+
+_OFFICIAL = ("train", "val")
+_TEST_SCENES = (
+    *("265", "431", "175", "528", "39", "137", "538", "499", "7", "376", "37", "209", "306"),
+    *("413", "380", "374", "472", "523", "446", "121", "171", "488", "278", "411", "312", "453"),
+    *("110", "285", "46", "158", "426", "544", "230", "41", "520", "322", "95"),
+)
+_NAMED = {"relis_cal": NamedSplit("val"), "relis_test": NamedSplit("train", _TEST_SCENES)}
+
+
+class IDD(SegDataset):
+    """India Driving Dataset (parts I and II), 720x1280 and 1080x1920 (rows x columns).
+
+    Labels hold level-3 ids, as the data set's own tools write them. Terrain and train have none
+    of their own, and kinds of things that no class fits are void. The scene of an item is its
+    drive. ``relis_cal`` is val, ``relis_test`` 37 scenes of train. The labels of the official
+    test split are not public.
+    """
+
+    name = "idd"
+    splits = (*_OFFICIAL, *_NAMED)
+    usual_ood_ids = (8, 16, 17, 23)  # autorickshaw, guard rail, billboard, bridge and tunnel
+    unannotated: ClassVar[frozenset[str]] = frozenset({"terrain", "train"})
+    defaults: ClassVar[dict[str, Any]] = {"crop_size": (768, 768), "train_transform": "resize"}
+    layout = """\
+  leftImg8bit/train/265/frame0029_leftImg8bit.png ...  (.png or .jpg)
+  gtFine/train/265/frame0029_gtFine_labellevel3Ids.png ...
+  (val alike)"""
+    classes = ROAD
+    train_ids = IDD_LEVEL3_TRAIN_IDS
+
+    def files(self) -> list[Item]:
+        """The pairs of every scene of the split; an id is scene and file name."""
+        part = _NAMED.get(self.split, NamedSplit(self.split))
+        images = self.require(self.root / "leftImg8bit" / part.folder)
+        labels = self.require(self.root / "gtFine" / part.folder)
+        pairs = pair(
+            by_key(image_files(images, "*/*"), images, "_leftImg8bit"),
+            by_key(image_files(labels, "*/*"), labels, "_gtFine_labellevel3Ids"),
+        )
+        items = [
+            Item(key.replace("/", "_"), image, label, key.split("/")[0])
+            for key, image, label in pairs
+        ]
+        return part.choose(items, f"split {part.folder!r} of {self.name} in {self.root}")
+
+    def decode_label(self, train_ids: Tensor) -> Tensor:
+        """Map train ids to level-3 ids; terrain, train and void become 255."""
+        table = torch.full((256,), IGNORE_INDEX, dtype=torch.uint8, device=train_ids.device)
+        for level3, train in self.train_ids.items():
+            if train != IGNORE_INDEX:
+                table[train] = level3
+        return table[train_ids.long()]
