@@ -6,12 +6,14 @@ and outside the graph. The first line of its docstring is its line in ``--list s
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
 from uncertainty.entropy import softmax_entropy
 from uncertainty.instance import instance_uncertainty
-from utils.class_map import class_map
+from utils.softmax import most_likely, probabilities, top_class
 from utils.types import Prediction, Score
 
 MEMBERS = frozenset({"member_logits"})
@@ -45,7 +47,7 @@ def msp(prediction: Prediction) -> Tensor:
 
     Hendrycks and Gimpel 2017, with the sign turned.
     """
-    return 1 - probabilities(prediction.logits).amax(1)
+    return 1 - top_class(prediction.logits).confidence
 
 
 def margin(prediction: Prediction) -> Tensor:
@@ -53,8 +55,8 @@ def margin(prediction: Prediction) -> Tensor:
 
     1 - (p1 - p2) of the sorted softmax; 0 where there is only one class.
     """
-    likely = probabilities(prediction.logits)
-    first = class_map(likely)[:, None].long()
+    first = most_likely(prediction.logits)[:, None].long()
+    likely = probabilities(prediction.logits).clone()
     lead = likely.gather(1, first)
     return 1 - (lead - likely.scatter_(1, first, 0).amax(1, keepdim=True)).squeeze(1)
 
@@ -87,11 +89,6 @@ def instance(prediction: Prediction) -> Tensor:
     return instance_uncertainty(prediction.logits)
 
 
-def probabilities(logits: Tensor) -> Tensor:
-    """Softmax of logits (N, C, H, W), in float32 and outside the graph."""
-    return logits.detach().float().softmax(1)
-
-
 def member_logits(prediction: Prediction) -> Tensor:
     """The logits (M, N, C, H, W) of an ensemble's members, outside the graph."""
     members = prediction.member_logits
@@ -99,16 +96,21 @@ def member_logits(prediction: Prediction) -> Tensor:
     return members.detach()
 
 
+def one(num_classes: int) -> float:  # noqa: ARG001 - called with the number of classes
+    """The greatest probability."""
+    return 1.0
+
+
 SCORES: dict[str, Score] = {
-    function.__name__: Score(function.__name__, function, needs=needs)
-    for function, needs in (
-        (entropy, frozenset[str]()),
-        (expected_entropy, MEMBERS),
-        (mutual_information, MEMBERS),
-        (msp, frozenset[str]()),
-        (margin, frozenset[str]()),
-        (energy, frozenset[str]()),
-        (member_variance, MEMBERS),
-        (instance, frozenset[str]()),
+    function.__name__: Score(function.__name__, function, needs=needs, highest=highest)
+    for function, needs, highest in (
+        (entropy, frozenset[str](), math.log),
+        (expected_entropy, MEMBERS, math.log),
+        (mutual_information, MEMBERS, math.log),  # log M with fewer members than classes
+        (msp, frozenset[str](), one),
+        (margin, frozenset[str](), one),
+        (energy, frozenset[str](), None),
+        (member_variance, MEMBERS, lambda classes: 1 / classes),  # see score_scale
+        (instance, frozenset[str](), math.log),
     )
 }
