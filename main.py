@@ -7,6 +7,7 @@ import sys
 from engine.actions import run_data_check, run_prediction, run_training
 from engine.catalogue import list_choices
 from engine.checks import chosen_actions
+from engine.fitting import run_fit_calibrator
 from engine.mask_making import run_mask_making
 from engine.reporting import run_report
 from engine.run import FinishedRun, draw_seed
@@ -20,6 +21,7 @@ ACTIONS = {
     "test_only": run_test,
     "predict": run_prediction,
     "make_uncertainty_masks": run_mask_making,
+    "fit_calibrator": run_fit_calibrator,
     "report": run_report,
     "check_data": run_data_check,
     "list": list_choices,

@@ -9,6 +9,7 @@ from pathlib import Path
 from datasets import DATASETS
 from engine.catalogue import CATALOGUE, RECIPES
 from engine.checks import check
+from engine.fitting import add_calibration_flags
 from engine.reporting import add_report_flags
 from engine.restore import restored_flags, typed_values
 from losses import LOSSES
@@ -16,12 +17,14 @@ from methods import METHODS
 from metrics import METRICS
 from network import ENSEMBLES, MODELS
 from uncertainty import SCORES
+from uncertainty.calibrators import CALIBRATORS
 from utils.arguments import (
     Help,
     Parser,
     Repeated,
     at_least,
     choice,
+    class_id,
     describe_unknown,
     expand_files,
     shorten_help,
@@ -50,6 +53,14 @@ instance uncertainty, what the published commands do (docs/instance_uncertainty.
   --model ensemble --member A --member B --ensemble_lr a --ensemble_lr b ...
                                                              train an ensemble that weights itself
   --ckpt best_X_acdc_Y.pth --dataset cityscapes --test_only  test under domain shift
+
+reliability (docs/reliability.md):
+  --test_only --ckpt X.pth --metrics segmentation calibration misclassification
+                                                             can its probabilities be trusted
+  --eval_on cityscapes,split=relis_test,root=C idd,split=relis_test,root=I
+                                                             several data sets in one pass
+  --fit_calibrator temperature --ckpt X.pth --val_split val  then: --calibrator FILE
+  --external my_models:segformer --metrics calibration ...   a network of another project
 """
 
 
@@ -63,6 +74,12 @@ def add_action_flags(group: _ArgumentGroup) -> None:
         action="store_true",
         help="write each training image's instance uncertainty, see uncertainty_cross_entropy",
     )
+    add(
+        "--fit_calibrator",
+        type=choice("calibrator", CALIBRATORS),
+        metavar="KIND",
+        help=f"fit {', '.join(CALIBRATORS)} to --ckpt on --val_split",
+    )
     add("--report", nargs="+", metavar="RESULT", help="compare result files over seeds")
     add("--check_data", action="store_true", help="read every label: histogram, offending files")
     add("--list", type=choice("list", CATALOGUE), metavar="WHAT", help=", ".join(CATALOGUE))
@@ -75,6 +92,22 @@ def add_data_flags(group: _ArgumentGroup) -> None:
     add("--data_root", type=Path, help="folder of the data set; streets needs none")
     add("--year", default="2012", help="voc: 2007 to 2012, or 2012_aug")
     add("--condition", help="acdc, streets: only this condition, such as night")
+    add("--scenes", nargs="+", metavar="NAME", help="evaluate on these cities or sequences only")
+    add("--corruption", metavar="KIND:N", help="of the evaluated images, such as fog:3")
+    add(
+        "--eval_on",
+        nargs="+",
+        metavar="PART",
+        help="evaluate or fit on several: DATASET[,split=S][,condition=C][,scene=A+B][,root=DIR]"
+        "[,corruption=KIND:N][,augmented=N]",
+    )
+    add(
+        "--ood_classes",
+        type=class_id,
+        nargs="+",
+        metavar="[DATASET:]ID",
+        help="label ids of unknown objects for the metric ood; default: the data set's usual ones",
+    )
     add("--download", action="store_true", help="voc: fetch the official archive first")
     add("--num_classes", type=at_least(2), help="checked against the data set's own count")
     add("--train_split", default="train", help="split to train on")
@@ -105,6 +138,8 @@ def add_model_flags(group: _ArgumentGroup) -> None:
     add("--model", type=choice("model", (*MODELS, *ENSEMBLES)), default="deeplabv3plus_mobilenet")
     add("--backbone", metavar="NAME", help="timm model of deeplabv3plus_timm, or see --num_models")
     add("--weight", type=Path, action=Repeated, metavar="FILE", help="a member of deep_ensemble")
+    add("--external", metavar="MODULE:CALLABLE", help="evaluate a torch module from elsewhere")
+    add("--logits_dir", type=Path, metavar="DIR", help="evaluate arrays ID.npy (C, h, w)")
     add("--output_stride", type=int, choices=(8, 16), default=16)
     add("--separable_conv", action="store_true", help="depthwise-separable head")
     add("--dropout", type=within(0, 0.99), default=0.0, help="after each stage of the backbone")
@@ -147,6 +182,7 @@ def add_train_flags(group: _ArgumentGroup) -> None:
     add("--compile", action="store_true", help="torch.compile the network")
     add("--activation_checkpointing", action="store_true", help="less memory, more time")
     add("--val_interval", type=at_least(1), default=100, help="steps between validations")
+    add("--patience", type=at_least(1), help="stop after this many validations without a best")
     add("--print_interval", type=at_least(1), default=10, help="steps between logged losses")
     add("--deterministic", action="store_true", help="deterministic algorithms only")
 
@@ -165,7 +201,28 @@ def add_eval_flags(group: _ArgumentGroup) -> None:
     add("--fuse", choices=("logits", "probs"), default="probs", help="mean over the passes")
     add("--mc_samples", type=at_least(1), help="dropout passes of a test; of uce's training: 10")
     add("--eval_amp", choices=("off", "bf16", "fp16"), default="off")
-    add("--metrics", nargs="+", type=choice("metric", METRICS), default=["segmentation"])
+    add(
+        "--metrics",
+        nargs="+",
+        type=choice("metric", METRICS),
+        default=["segmentation"],
+        metavar="NAME",
+        help=f"of a test: {', '.join(METRICS)}",
+    )
+    add(
+        "--confidence",
+        nargs="+",
+        type=choice("score", SCORES),
+        default=["msp"],
+        metavar="SCORE",
+        help="scores whose ranking of the pixels is judged, see --list scores",
+    )
+    add("--ece_bins", type=at_least(1), default=15, help="of the calibration errors")
+    add("--pavpu_patch", type=at_least(1), default=4, help="side of the patches, in pixels")
+    add("--per_scene", action="store_true", help="report every scene, too")
+    add("--image_bootstrap", type=at_least(0), default=0, metavar="N", help="resamples: intervals")
+    add("--parity", choices=("none", "original"), default="none", help="add published variants")
+    add("--calibrator", type=Path, metavar="FILE", help="of --fit_calibrator, on every prediction")
     add("--save_val_results", action="store_true", help="image, target, prediction, overlay")
     add(
         "--scores",
@@ -201,6 +258,7 @@ SHARED = {
     "model": add_model_flags,
     "training": add_train_flags,
     "evaluation": add_eval_flags,
+    "calibration": add_calibration_flags,
     "run": add_run_flags,
     "report": add_report_flags,
 }
@@ -247,7 +305,9 @@ def parse(argv: list[str] | None = None) -> Namespace:
     except ValueError as error:
         parser.error(str(error))
     named = Namespace(**{**vars(first), **stored, **typed_values(first)})
-    if named.model == "ensemble" and "method" not in first.typed:
+    if named.fit_calibrator == "local":
+        named.method = "local_temperature"
+    elif named.model == "ensemble" and "method" not in first.typed:
         named.method = "ensemble"
     parser.set_defaults(method=named.method, **DATASETS[named.dataset].defaults)
     parser.set_defaults(**METHODS[named.method].defaults)

@@ -4,38 +4,36 @@ from __future__ import annotations
 
 import sys
 from argparse import Namespace
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 import torch
+from torch import nn
 
+from datasets import DATASETS
 from datasets.base import SegDataset
 from datasets.loaders import train_batches
 from datasets.statistics import check_data
 from datasets.unlabelled import Unlabelled
-from engine import build, checkpoint
+from engine import build, calibration, checkpoint
 from engine.batch import prepare
 from engine.checkpoint import Training
 from engine.consumers import PredictionWriter, SampleTriptychs
-from engine.evaluate import run_pass
+from engine.evaluate import PredictionSource, run_pass
 from engine.memory import ADVICE, free_gigabytes, training_gigabytes
-from engine.run import (
-    Run,
-    claim,
-    joint_hash,
-    network_name,
-    run_name,
-)
+from engine.run import Run, claim, network_name, run_name
 from engine.score_maps import score_writers
 from engine.testing import member_metrics
-from engine.train import Trainer, Validate, start, train
-from engine.trained import checkpoints, trained_method
-from metrics import METRICS
+from engine.train import Stopped, Trainer, Validate, start, train
+from engine.trained import network_hash, trained_method
+from methods import Method
 from uncertainty import SCORES
 from utils.distributed import is_main, rank, world_size
 from utils.log import RunLog, logger, progress
 from utils.provenance import describe_device, write_opts
 from utils.report import save_curves
+from utils.types import Predict
 from utils.visualizer import Visualizer
 
 PREDICTION_SCORES = ("entropy", "instance")  # the maps of --predict where --scores names none
@@ -44,17 +42,52 @@ PREDICTION_SCORES = ("entropy", "instance")  # the maps of --predict where --sco
 def run_training(opts: Namespace) -> int:
     """Train, or go on training; leave checkpoints, logs and curves."""
     dataset, held_out = build.training_data(opts), build.evaluation_data(opts)
-    run = Run(run_name(opts), opts.output_dir)
+    return train_method(
+        opts,
+        Run(run_name(opts), opts.output_dir),
+        dataset,
+        held_out,
+        lambda resumed: build.method_to_train(opts, dataset, resumed=resumed),
+        partial(build.build_predictor, opts),
+    )
+
+
+def train_method(
+    opts: Namespace,
+    run: Run,
+    dataset: SegDataset,
+    held_out: SegDataset,
+    make_method: Callable[[bool], Method],
+    make_predictor: Callable[[Method], Predict | PredictionSource],
+    epoch: int | None = None,
+) -> int:
+    """Claim a run and train a method in it, or go on; leave checkpoints, logs and curves.
+
+    Args:
+        opts: the flags of the run.
+        run: where its files are.
+        dataset: to train on.
+        held_out: to validate on.
+        make_method: the method at its start; told whether a checkpoint will replace its weights.
+        make_predictor: how validation runs the method.
+        epoch: steps of an epoch, see ``Trainer``.
+
+    Returns:
+        The exit status: 0, or 128 and the number of the signal that stopped it.
+
+    Raises:
+        ValueError: as ``claim`` does, or if the data or the method do not fit.
+        FinishedRun: if the run has finished.
+    """
     content = claim(run, opts)
     build.be_deterministic(opts)
     torch.manual_seed(opts.random_seed)
-    method = build.method_to_train(opts, dataset, resumed=content is not None)
+    method = make_method(content is not None)
     device = build.choose_device(opts)
     method.prepare(dataset, run.folder.parent / "class_statistics")
     training = start(build.place(method, opts, device), opts, device)
     if content is not None:
         checkpoint.resume(content, run.checkpoint("latest"), training)
-    sampler = {"seed": opts.random_seed, "images": len(dataset)}
     batches = train_batches(
         dataset,
         batch_size=opts.batch_size // (opts.accumulate * world_size()),
@@ -73,10 +106,11 @@ def run_training(opts: Namespace) -> int:
         run=run,
         log=RunLog(run.folder, resume_step=training.step if content is not None else None),
         device=device,
-        validate=validation(opts, training, held_out, device, visualizer),
+        validate=validation(opts, method, held_out, make_predictor(method), visualizer),
         classes=dataset.classes,
-        sampler=sampler,
+        sampler={"seed": opts.random_seed, "images": len(dataset)},
         visualizer=visualizer,
+        epoch=epoch,
     )
     if visualizer is not None:
         visualizer.log_options(checkpoint.plain(opts))
@@ -88,11 +122,17 @@ def run_training(opts: Namespace) -> int:
         visualizer.close()
     if is_main():
         save_curves(trainer.log.path, run.folder / "curves.png", run.name)
+    return tell_end(trainer, training, stopped)
+
+
+def tell_end(trainer: Trainer, training: Training, stopped: Stopped | None) -> int:
+    """Log how a run ended and return its exit status."""
+    run = trainer.run
     if stopped is not None:
         logger.info(
             "stopped at step %d of %d and saved; go on with --continue_training",
             training.step,
-            opts.total_itrs,
+            trainer.opts.total_itrs,
         )
         return 128 + stopped.signal
     logger.info("finished: %s, logs and curves in %s", run.checkpoint("best"), run.folder)
@@ -103,51 +143,58 @@ def announce(
     trainer: Trainer, training: Training, dataset: SegDataset, held_out: SegDataset
 ) -> None:
     """Log what is about to be trained, on what, and whether its memory will do."""
-    opts = trainer.opts
-    network = training.method.deployable()
+    opts, method = trainer.opts, training.method
+    count = sum(parameter.numel() for parameter in method.deployable().parameters())
     logger.info(
-        "run %s: %s, %.1f million parameters, on %s",
+        "run %s: %s, %s parameters, on %s",
         trainer.run.name,
-        ", ".join(training.method.members()) or opts.model,
-        sum(parameter.numel() for parameter in network.parameters()) / 1e6,
+        ", ".join(method.members()) or (opts.model if method.trains_network else opts.method),
+        f"{count / 1e6:.1f} million" if method.trains_network else f"{count:,}",
         f"{world_size()} x {describe_device(trainer.device)}",
     )
     logger.info(
         "%s: %d images to train on, %d to validate on, %d classes",
-        opts.dataset,
+        dataset.name,
         len(dataset),
         len(held_out),
         dataset.num_classes,
     )
+    if method.trains_network:
+        announce_memory(trainer, method.deployable())
+    if training.step:
+        logger.info("going on at step %d of %d", training.step, opts.total_itrs)
+
+
+def announce_memory(trainer: Trainer, network: nn.Module) -> None:
+    """Log the memory that a training step of a network takes, and warn where there is less."""
+    opts = trainer.opts
     images = opts.batch_size // (opts.accumulate * world_size())
     needed = training_gigabytes(network, (images, *opts.crop_size), half=opts.amp != "off")
     free = free_gigabytes(trainer.device)
     logger.info("a training step takes about %.1f GB of memory; %.0f GB are free", needed, free)
     if needed > free:
         logger.warning("that may be too much: %s", ADVICE["train"])
-    if training.step:
-        logger.info("going on at step %d of %d", training.step, opts.total_itrs)
 
 
 def validation(
     opts: Namespace,
-    training: Training,
+    method: Method,
     dataset: SegDataset,
-    device: torch.device,
-    visualizer: Visualizer | None,
+    predictor: Predict | PredictionSource,
+    visualizer: Visualizer | None = None,
 ) -> Validate:
-    """A function that scores the method on the held-out data and shows samples of it."""
+    """A function that scores a method on its device on held-out data and shows samples of it."""
     loader = build.evaluation_batches(dataset, opts)
-    predictor = build.build_predictor(opts, training.method)
+    device = next(method.deployable().parameters()).device
 
     def validate() -> dict[str, Any]:
         """One pass over the held-out data."""
-        metric = METRICS["segmentation"](dataset.class_names)
-        members = member_metrics(training.method, dataset.class_names)
+        metric = method.selection.metric(dataset.class_names)
+        members = member_metrics(method, dataset.class_names)
         samples = SampleTriptychs(opts.vis_num_samples if visualizer else 0, dataset.palette)
         results = run_pass(
             predictor,
-            training.method.deployable(),
+            method.deployable(),
             progress(loader, desc="validate", unit="batch"),
             [metric, *members, samples],
             prepare=partial(prepare, device=device, channels_last=opts.channels_last),
@@ -163,10 +210,12 @@ def validation(
 def run_prediction(opts: Namespace) -> int:
     """Label images that have no labels."""
     dataset = Unlabelled(opts.predict)
-    trained = trained_method(opts)
+    trained = trained_method(opts, DATASETS[opts.dataset].classes)
+    sha256 = network_hash(opts, trained, dataset)
+    loaded = calibration.load_fitting(opts, trained, sha256)
     device = build.choose_device(opts)
     method = build.place(trained.method, opts, device)
-    network = network_name(opts, joint_hash(checkpoints(opts)))
+    network = network_name(opts, sha256) + (f"_{loaded.label}" if loaded else "")
     folder = opts.output_dir / "predictions" / (opts.run_name or network)
     writer = PredictionWriter(
         folder, trained.palette, trained.class_names, save_probs=opts.save_probs
@@ -181,6 +230,7 @@ def run_prediction(opts: Namespace) -> int:
         progress(build.evaluation_batches(dataset, opts), desc="predict", unit="batch"),
         [writer, *maps],
         prepare=partial(prepare, device=device, channels_last=opts.channels_last),
+        calibrator=loaded.calibrator if loaded else None,
     )
     logger.info("%d images labelled, in %s", len(dataset), folder)
     return 0

@@ -9,12 +9,15 @@ from typing import Any
 
 import torch
 
-from datasets import build_dataset
+from datasets import DATASETS, build_dataset
 from datasets.base import SegDataset
+from datasets.corruptions import build_corruption, parse_corruption
 from datasets.loaders import eval_batches
+from datasets.parts import Part, build_parts, parse_part
 from datasets.transforms import eval_transform, train_transform
 from datasets.uncertainty_masks import UncertaintyMasks
 from engine import checkpoint
+from engine.evaluate import PredictionSource
 from engine.monte_carlo import MonteCarloDropout
 from engine.predict import Predictor, Predicts
 from methods import METHODS, Method
@@ -57,8 +60,8 @@ def be_deterministic(opts: Namespace) -> None:
     torch.use_deterministic_algorithms(opts.deterministic, warn_only=True)
 
 
-def data_set(opts: Namespace, split: str, transform: Any) -> SegDataset:
-    """One split of ``--dataset``.
+def data_set(opts: Namespace, split: str, transform: Any, **common: Any) -> SegDataset:
+    """One split of ``--dataset``; further keywords are those of ``SegDataset``.
 
     Raises:
         ValueError: if it is missing or incomplete, or has other classes than ``--num_classes``.
@@ -73,6 +76,7 @@ def data_set(opts: Namespace, split: str, transform: Any) -> SegDataset:
         year=opts.year,
         condition=opts.condition,
         download=opts.download,
+        **common,
     )
     if opts.num_classes not in (None, dataset.num_classes):
         raise ValueError(
@@ -114,9 +118,54 @@ def mask_directory(opts: Namespace) -> Path:
 
 
 def evaluation_data(opts: Namespace) -> SegDataset:
-    """The split to validate or test on, at ``--eval_size``."""
-    size = opts.crop_size if opts.eval_size == "crop" else None
-    return data_set(opts, opts.val_split, eval_transform(size))
+    """The split to validate, test or fit on, or every part of ``--eval_on``, at ``--eval_size``.
+
+    Raises:
+        ValueError: as ``data_set`` and ``build_parts`` do.
+    """
+    transform = eval_transform(opts.crop_size if opts.eval_size == "crop" else None)
+    corruption = parse_corruption(opts.corruption) if opts.corruption else None
+    if not opts.eval_on:
+        return data_set(
+            opts,
+            opts.val_split,
+            transform,
+            scenes=opts.scenes,
+            ood_ids=ood_ids(opts).get(opts.dataset, ()),
+            appearance=build_corruption(*corruption, opts.random_seed) if corruption else None,
+        )
+    main = Part(
+        opts.dataset,
+        split=opts.val_split,
+        condition=opts.condition,
+        root=opts.data_root,
+        year=opts.year,
+    )
+    return build_parts(
+        [parse_part(text) for text in opts.eval_on],
+        defaults=main,
+        transform=transform,
+        seed=opts.random_seed,
+        cache=opts.cache,
+        ood_ids=ood_ids(opts),
+    )
+
+
+def ood_ids(opts: Namespace) -> dict[str, list[int]]:
+    """The label ids of unknown objects by data set.
+
+    They are those of ``--ood_classes``, of ``--dataset`` unless another is named; where the
+    metric ood is asked for without that flag, what is usual for each data set.
+    """
+    if opts.ood_classes:
+        found: dict[str, list[int]] = {}
+        for dataset, raw in opts.ood_classes:
+            found.setdefault(dataset or opts.dataset, []).append(raw)
+        return found
+    if not opts.test_only or "ood" not in opts.metrics:
+        return {}
+    names = [parse_part(text).dataset for text in opts.eval_on or ()] or [opts.dataset]
+    return {name: list(ids) for name in names if (ids := DATASETS[name].usual_ood_ids)}
 
 
 def evaluation_batches(dataset: SegDataset, opts: Namespace) -> Any:
@@ -130,8 +179,12 @@ def evaluation_batches(dataset: SegDataset, opts: Namespace) -> Any:
     )
 
 
-def build_predictor(opts: Namespace, method: Method, *, samples: int | None = None) -> Predictor:
+def build_predictor(
+    opts: Namespace, method: Method, *, samples: int | None = None
+) -> Predictor | PredictionSource:
     """How ``method`` is run over whole images, with that many dropout samples if any."""
+    if isinstance(method, PredictionSource):
+        return method
     predicts: Predicts = method
     if samples is not None:
         predicts = MonteCarloDropout(method, method.deployable(), samples, opts.random_seed)

@@ -9,11 +9,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 from datasets import DATASETS
+from datasets.corruptions import CORRUPTIONS
 from losses import LOSSES
 from methods import METHODS
 from metrics import METRICS
 from network import ENSEMBLES, MODELS, describe
 from uncertainty import SCORES
+from uncertainty.calibrators import CALIBRATORS
 
 RECIPES = Path(__file__).parents[1] / "recipes"
 
@@ -37,6 +39,8 @@ CATALOGUE: dict[str, Callable[[], dict[str, str]]] = {
     "methods": lambda: {name: first_line(kind) for name, kind in METHODS.items()},
     "losses": lambda: {name: entry.description for name, entry in LOSSES.items()},
     "scores": lambda: {name: first_line(score.function) for name, score in SCORES.items()},
+    "corruptions": lambda: {name: kind.description for name, kind in CORRUPTIONS.items()},
+    "calibrators": lambda: dict(CALIBRATORS),
     "metrics": lambda: {name: first_line(kind) for name, kind in METRICS.items()},
     "recipes": recipe_titles,
 }

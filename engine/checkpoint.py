@@ -46,6 +46,7 @@ class Training:
     scaler: GradScaler
     step: int = 0
     best_score: float | None = None
+    stale: int = 0  # validations since the best one
     member_scores: dict[str, float] = field(default_factory=dict)  # best of each member
 
 
@@ -158,6 +159,7 @@ def save(
         "optimizer_state": by_name(training.optimizers),
         "scheduler_state": by_name(training.schedules),
         "best_score": training.best_score,
+        "stale": training.stale,
         "member_scores": training.member_scores,
         "method_state": method_state(training.method),
         "scaler": training.scaler.state_dict(),
@@ -215,6 +217,17 @@ def write(path: Path, content: dict[str, Any]) -> None:
         torch.save(content, file)
 
 
+def exhausted(stale: int, patience: int | None) -> bool:
+    """Whether that many validations without improvement end a run of that ``--patience``."""
+    return patience is not None and stale >= patience
+
+
+def finished(content: dict[str, Any], opts: Namespace) -> bool:
+    """Whether a checkpoint's content is the end of a run with these flags."""
+    steps: int = content["cur_itrs"]
+    return steps >= opts.total_itrs or exhausted(content.get("stale", 0), opts.patience)
+
+
 def resume(content: dict[str, Any], path: Path, training: Training) -> None:
     """Bring a run to the state that ``save`` wrote.
 
@@ -235,6 +248,7 @@ def resume(content: dict[str, Any], path: Path, training: Training) -> None:
     training.scaler.load_state_dict(content["scaler"])
     training.step = content["cur_itrs"]
     training.best_score = content["best_score"]
+    training.stale = content.get("stale", 0)
     training.member_scores = dict(content.get("member_scores", {}))
     rng = content["rng"][rank() % len(content["rng"])]
     torch.set_rng_state(rng["cpu"])

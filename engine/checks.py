@@ -7,13 +7,18 @@ from collections.abc import Iterable
 
 import torch
 
+from datasets import DATASETS
+from datasets.corruptions import parse_corruption
+from datasets.parts import parse_part
+from methods import METHODS
 from network import ENSEMBLES
 from uncertainty import SCORES
 from utils.arguments import missing_file
 from utils.distributed import planned_world_size
 
-ACTIONS = ("test_only", "predict", "make_uncertainty_masks", "report", "check_data", "list")
-OF_TRAINED = ("test_only", "predict", "make_uncertainty_masks")  # actions that need a network
+OF_TRAINED = ("test_only", "predict", "make_uncertainty_masks", "fit_calibrator")  # need a network
+ACTIONS = (*OF_TRAINED, "report", "check_data", "list")
+OF_FILES = ("local", "cluster")  # calibrators that need more than logits
 
 
 def chosen_actions(opts: Namespace) -> list[str]:
@@ -30,7 +35,10 @@ def check(opts: Namespace) -> Iterable[str]:
         return
     yield from check_data_flags(opts)
     yield from check_network_flags(opts)
-    if not actions:
+    yield from check_outside_network(opts)
+    yield from check_evaluation_flags(opts)
+    yield from check_calibration_flags(opts)
+    if not actions or opts.fit_calibrator == "local":
         yield from check_train_flags(opts)
 
 
@@ -41,21 +49,109 @@ def check_network_flags(opts: Namespace) -> Iterable[str]:
         yield from check_deep_ensemble(opts, action)
     elif opts.weight:
         yield "--weight names members of --model deep_ensemble; a single network is --ckpt FILE"
-    elif action in OF_TRAINED and opts.ckpt is None:
+    elif action in OF_TRAINED and not (opts.ckpt or opts.external or opts.logits_dir):
         yield f"--{action} needs a trained network: add --ckpt checkpoints/best_NAME.pth"
-    if (opts.model == "ensemble") != (opts.method == "ensemble"):
+    trains = METHODS[opts.method].trains_network
+    if trains and (opts.model == "ensemble") != (opts.method == "ensemble"):
         yield f"--model ensemble and --method ensemble go together, not with {opts.model}"
     if opts.model == "deeplabv3plus_timm" and not opts.backbone and opts.ckpt is None:
         yield "--model deeplabv3plus_timm needs --backbone NAME, such as resnet18"
-    if opts.model not in ENSEMBLES and opts.mc_samples is None:
-        for name in opts.scores or ():
-            if "member_logits" in SCORES[name].needs:
-                yield (
-                    f"--scores {name} compares members: give a --model deep_ensemble or ensemble,"
-                    " or --mc_samples N"
-                )
+    yield from check_member_scores(opts)
     if opts.ckpt is not None and not opts.ckpt.is_file():
         yield missing_file("ckpt", opts.ckpt)
+
+
+def check_member_scores(opts: Namespace) -> Iterable[str]:
+    """Scores that compare members, of a network that has none."""
+    if opts.model not in ENSEMBLES and opts.mc_samples is None:
+        for flag in ("scores", "confidence"):
+            for name in getattr(opts, flag) or ():
+                if "member_logits" in SCORES[name].needs:
+                    yield (
+                        f"--{flag} {name} compares members: give a --model deep_ensemble or"
+                        " ensemble, or --mc_samples N"
+                    )
+
+
+def check_outside_network(opts: Namespace) -> Iterable[str]:
+    """Problems with a network or logits from elsewhere."""
+    sources = [name for name in ("ckpt", "weight", "external", "logits_dir") if getattr(opts, name)]
+    if len(sources) > 1 and {"external", "logits_dir"} & set(sources):
+        yield f"--{sources[0]} and --{sources[1]} both name the network; give one"
+    outside = opts.external or opts.logits_dir
+    if outside and not {"test_only", "predict", "fit_calibrator"} & set(chosen_actions(opts)):
+        yield "--external and --logits_dir are for --test_only, --predict and --fit_calibrator"
+    if not opts.logits_dir:
+        return
+    if not opts.logits_dir.is_dir():
+        yield f"--logits_dir {opts.logits_dir} is no folder"
+    if opts.predict:
+        yield "--predict runs a network, and --logits_dir has only its logits: use --test_only"
+    if opts.fit_calibrator in OF_FILES:
+        yield f"--fit_calibrator {opts.fit_calibrator} needs the network; use temperature or vector"
+    changed = {"eval_flip", "eval_scales", "sliding_window", "infer_size", "mc_samples", "eval_amp"}
+    for name in sorted(changed & opts.typed):
+        yield f"--{name} changes how a network is run, and --logits_dir has only its logits"
+
+
+def check_evaluation_flags(opts: Namespace) -> Iterable[str]:
+    """Problems with what is measured."""
+    if opts.calibrator is not None:
+        if not {"test_only", "predict", "make_uncertainty_masks"} & set(chosen_actions(opts)):
+            yield "--calibrator goes with --test_only, --predict and --make_uncertainty_masks"
+        if not opts.calibrator.is_file():
+            yield missing_file("calibrator", opts.calibrator)
+    yield from check_evaluated_images(opts)
+    if not opts.test_only:
+        return
+    if "image_ood" in opts.metrics and len(opts.eval_on or ()) < 2:
+        yield (
+            "--metrics image_ood tells images of one data set from those of others: give the known"
+            " one first and the others after it, --eval_on IN OUT ..."
+        )
+
+
+def check_evaluated_images(opts: Namespace) -> Iterable[str]:
+    """Problems with which images are evaluated, and how they look."""
+    if not (opts.test_only or opts.fit_calibrator):
+        for name in ("eval_on", "scenes", "corruption", "ood_classes"):
+            if getattr(opts, name):
+                yield f"--{name} goes with --test_only and --fit_calibrator"
+        return
+    if opts.eval_on:
+        for name in ("val_split", "condition", "scenes", "corruption"):
+            if name in opts.typed:
+                yield f"--eval_on names each part's own {name}: leave --{name} out"
+    yield from check_parts(opts)
+
+
+def check_parts(opts: Namespace) -> Iterable[str]:
+    """Problems with the spelling of parts, corruptions and classes."""
+    try:
+        for text in opts.eval_on or ():
+            parse_part(text)
+        if opts.corruption:
+            parse_corruption(opts.corruption)
+    except ValueError as error:
+        flag = "eval_on" if opts.eval_on else "corruption"
+        yield f"--{flag}: {error}"
+    for dataset, _ in opts.ood_classes or ():
+        if dataset and dataset not in DATASETS:
+            yield f"--ood_classes: no data set is called {dataset}; there are {', '.join(DATASETS)}"
+
+
+def check_calibration_flags(opts: Namespace) -> Iterable[str]:
+    """Problems with how a calibrator is fitted."""
+    if opts.min_t <= 0:
+        yield f"--min_t {opts.min_t:g}: a temperature is greater than 0"
+    if opts.min_t >= opts.max_t:
+        yield f"--min_t {opts.min_t:g} must be less than --max_t {opts.max_t:g}"
+    if opts.t_step <= 0:
+        yield f"--t_step {opts.t_step:g} must be greater than 0"
+    if opts.samples_per_image < 1 and opts.samples_per_image != -1:
+        yield f"--samples_per_image {opts.samples_per_image}: at least 1, or -1 for all pixels"
+    if opts.fit_calibrator == "local" and planned_world_size() > 1:
+        yield "--fit_calibrator local runs in one process: start it without torchrun"
 
 
 def check_deep_ensemble(opts: Namespace, action: str) -> Iterable[str]:
@@ -79,12 +175,17 @@ def check_data_flags(opts: Namespace) -> Iterable[str]:
     if opts.crop_val and opts.eval_size == "native":
         yield "--crop_val means --eval_size crop, but --eval_size is native; drop one"
     opts.eval_size = opts.eval_size or ("crop" if opts.crop_val else "native")
-    if opts.data_root is None and opts.dataset != "streets" and not opts.predict:
+    if opts.data_root is None and needs_folder(opts):
         yield f"--dataset {opts.dataset} needs its folder: add --data_root DIR"
     if opts.save_probs and not opts.predict:
         yield "--save_probs goes with --predict PATH"
     if opts.scale_range[0] > opts.scale_range[1]:
         yield f"--scale_range goes from small to large: {opts.scale_range[1]} {opts.scale_range[0]}"
+
+
+def needs_folder(opts: Namespace) -> bool:
+    """Whether ``--dataset`` is read from a folder in this action."""
+    return DATASETS[opts.dataset].needs_root and not (opts.predict or opts.eval_on)
 
 
 def check_train_flags(opts: Namespace) -> Iterable[str]:
@@ -97,7 +198,9 @@ def check_train_flags(opts: Namespace) -> Iterable[str]:
             f" {opts.accumulate} accumulation steps and must be divisible by"
             f" {processes * opts.accumulate}"
         )
-    elif share == 1 and not (opts.sync_bn and processes > 1):
+    elif (
+        share == 1 and METHODS[opts.method].trains_network and not (opts.sync_bn and processes > 1)
+    ):
         fix = "--batch_size 2" if opts.accumulate == 1 else "a smaller --accumulate"
         yield (
             "batch norm cannot train on one image at a time (its pooling branch has one value"

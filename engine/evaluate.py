@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache, partial
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -13,30 +14,31 @@ from torch.nn import functional as F
 
 from datasets.taxonomy import ClassMapping
 from engine.memory import memory_advice
+from uncertainty.calibrators import Calibrator
 from utils.types import IGNORE_INDEX, Batch, Consumer, ForwardVariant, Predict, Prediction
 
 LOGIT_FIELDS = ("logits", "member_logits", "aux_logits")
 MAP_FIELDS = (*LOGIT_FIELDS, "temperature", "member_temperatures")
 
 
-class Calibrator(Protocol):
-    """Changes a prediction so that its probabilities fit how often it is right."""
+class PredictionSource(ABC):
+    """Predictions that do not come from the images, such as logits in files."""
 
-    def __call__(self, prediction: Prediction, images: Tensor) -> Prediction:
-        """Calibrate a prediction at the size of its normalised images (N, 3, H, W)."""
-        ...
+    @abstractmethod
+    def of_batch(self, batch: Batch) -> Prediction:
+        """The prediction of a batch on its device, at any size."""
 
 
 class Forward(NamedTuple):
     """One forward pass over a batch and who reads it."""
 
-    run: Callable[[Tensor], Prediction]
+    run: Callable[[Batch], Prediction]
     readers: list[Consumer]
 
 
 @torch.no_grad()  # not inference_mode: what a consumer keeps may be trained on later
 def run_pass(
-    predict: Predict,
+    predict: Predict | PredictionSource,
     network: nn.Module,
     loader: Iterable[Batch],
     consumers: Sequence[Consumer],
@@ -51,7 +53,8 @@ def run_pass(
     to the common classes, in this order. The network is in evaluation mode during the pass.
 
     Args:
-        predict: images to a prediction at their size, see ``engine.predict``.
+        predict: images to a prediction at their size, see ``engine.predict``; or a source of
+            predictions that asks for no images.
         network: the deployable network, for variants that change it.
         loader: yields every image once; a progress report may be wrapped around it.
         consumers: metrics, writers, samplers.
@@ -66,7 +69,7 @@ def run_pass(
         ValueError: if a consumer needs what the predictions lack, or as the consumers do.
         MemoryShortageError: naming the flags to change.
     """
-    forwards = plan(predict, network, consumers)
+    forwards = plan(predict, network, consumers, calibrator.needs if calibrator else frozenset())
     with memory_advice("evaluate"), evaluating(network):
         for batch in map(prepare, loader):
             images = batch["image"]
@@ -74,7 +77,7 @@ def run_pass(
                 batch = Batch(**{**batch, "label": map_labels(batch["label"], mapping)})
             size = batch.get("label", images).shape[-2:]
             for forward in forwards:
-                prediction = forward.run(images)
+                prediction = forward.run(batch)
                 refuse_missing(prediction, forward.readers)
                 if calibrator is not None:
                     prediction = calibrator(prediction, images)
@@ -91,32 +94,54 @@ def run_pass(
     return results
 
 
-def plan(predict: Predict, network: nn.Module, consumers: Sequence[Consumer]) -> list[Forward]:
-    """The distinct forward passes of the consumers, each giving all that its readers need."""
+def plan(
+    predict: Predict | PredictionSource,
+    network: nn.Module,
+    consumers: Sequence[Consumer],
+    needs: frozenset[str] = frozenset(),
+) -> list[Forward]:
+    """The distinct forward passes of the consumers, each giving all that its readers need.
+
+    Args:
+        predict: see ``run_pass``.
+        network: see ``run_pass``.
+        consumers: who reads the predictions.
+        needs: fields that every prediction must have beside what its readers need.
+
+    Raises:
+        ValueError: if a consumer reads a forward variant and there is no network to run.
+    """
     variants: dict[str | None, ForwardVariant | None] = {}
     readers: dict[str | None, list[Consumer]] = {}
     for consumer in consumers:
         name = consumer.variant.name if consumer.variant else None
         variants.setdefault(name, consumer.variant)
         readers.setdefault(name, []).append(consumer)
-    return [
-        Forward(_bound(predict, network, variant, readers[name]), readers[name])
-        for name, variant in variants.items()
-    ]
+    forwards = []
+    for name, variant in variants.items():
+        wanted = needs.union(*(reader.needs for reader in readers[name]))
+        forwards.append(Forward(_bound(predict, network, variant, wanted), readers[name]))
+    return forwards
 
 
 def _bound(
-    predict: Predict, network: nn.Module, variant: ForwardVariant | None, readers: list[Consumer]
-) -> Callable[[Tensor], Prediction]:
-    """One forward pass as a function of the images, with its readers' needs filled in."""
-    wanted = frozenset[str]().union(*(reader.needs for reader in readers))
+    predict: Predict | PredictionSource,
+    network: nn.Module,
+    variant: ForwardVariant | None,
+    wanted: frozenset[str],
+) -> Callable[[Batch], Prediction]:
+    """One forward pass as a function of the batch, with its readers' needs filled in."""
+    if isinstance(predict, PredictionSource):
+        if variant is not None:
+            raise ValueError(f"{variant.name} runs the network, and there are only its logits")
+        return predict.of_batch
 
     def plain(images: Tensor, needs: frozenset[str] = frozenset()) -> Prediction:
+        """The plain forward pass, which a variant may call."""
         return predict(images, wanted | needs)
 
-    if variant is None:
-        return plain
-    return partial(variant.run, plain, network)
+    run = plain if variant is None else partial(variant.run, plain, network)
+    return lambda batch: run(batch["image"])
 
 
 @contextmanager

@@ -36,11 +36,11 @@ from datasets.uncertainty_masks import (
     mask_path,
     read_manifest,
 )
-from engine import build, checkpoint
+from engine import build, calibration, checkpoint
 from engine.batch import prepare
 from engine.consumers import ImageWriter
 from engine.evaluate import run_pass
-from engine.run import file_hash
+from engine.run import file_hash, joint_hash
 from engine.trained import checkpoints, trained_method
 from uncertainty import SCORES
 from utils.distributed import barrier, broadcast_object, is_main, rank, world_size
@@ -58,7 +58,7 @@ PREDICTION_FLAGS = (
 # What has to be equal for masks to lie in one folder; the rest of a manifest informs.
 IDENTITY = (
     *("dataset", "split", "fingerprint", "images", "size", "num_classes", "scale"),
-    *("checkpoints", "flags"),
+    *("checkpoints", "flags", "calibrator"),
 )
 LEFTOVER = re.compile(rf"\..+{re.escape(ENDING)}\.\d+\.tmp")
 
@@ -112,8 +112,12 @@ def run_mask_making(opts: Namespace) -> int:
     # Masks that are completed later must be those of one go.
     build.be_deterministic(Namespace(deterministic=True))
     trained = trained_method(opts)
+    loaded = calibration.load_fitting(opts, trained, joint_hash(checkpoints(opts)))
     directory = build.mask_directory(opts)
-    manifest = describe_masks(opts, dataset, len(trained.class_names))
+    manifest = {
+        **describe_masks(opts, dataset, len(trained.class_names)),
+        "calibrator": loaded.sha256 if loaded else None,
+    }
     missing = claim_folder(directory, manifest, dataset, overwrite=opts.overwrite)
     if not missing:
         logger.info("all %d uncertainty masks are there, in %s", len(dataset), directory)
@@ -135,6 +139,7 @@ def run_mask_making(opts: Namespace) -> int:
         progress(loader, desc="masks", unit="batch"),
         [MaskWriter(directory, manifest["scale"], wanted)],
         prepare=partial(prepare, device=device, channels_last=opts.channels_last),
+        calibrator=loaded.calibrator if loaded else None,
     )
     barrier()
     if is_main():
@@ -261,8 +266,8 @@ def differences(mine: dict[str, Any], there: dict[str, Any]) -> list[str]:
             if hashes[0] != hashes[1]:
                 names = [", ".join(f["file"] for f in one.get(name, [])) for one in (mine, there)]
                 found.append(f"checkpoints {names[0]} (there {names[1]}, of other content)")
-        elif mine[name] != there.get(name):
-            found.append(f"{name} {mine[name]} (there {there.get(name)})")
+        elif mine.get(name) != there.get(name):
+            found.append(f"{name} {mine.get(name)} (there {there.get(name)})")
     return found
 
 

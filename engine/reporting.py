@@ -19,11 +19,19 @@ from utils.log import logger
 ROAD_MINORITY = tuple(names_of(ROAD)[index] for index in (6, 11, 12, 17, 18))
 CAMVID_MINORITY = tuple(names_of(CAMVID)[index] for index in (2, 6, 7, 9, 10))
 
+LONGEST_HEAD = 512  # bytes, within which a file says what it is
+
 # Flags that tell no two results apart, beside those that change nothing that is computed: the
 # seed, paths that differ from seed to seed, what --eval_size says too.
 NOT_TOLD_APART = INCIDENTAL | {
     *("random_seed", "weight", "mask_dir", "crop_val", "val_batch_size", "val_interval"),
     *("report", "report_dir", "baseline", "minority", "bootstrap", "make_uncertainty_masks"),
+    *("robustness_source", "confidence", "parity", "per_scene", "image_bootstrap"),
+    # of fitting a calibrator; the calibrator of a test says what it was fitted with
+    *("samples_per_image", "fit_objective", "min_t", "max_t", "t_step", "n_clusters"),
+    *("clustering_method", "cluster_assignment", "per_class_temperature", "lts_reads"),
+    *("lts_init_t", "lts_init", "lts_floor", "lts_epochs", "lts_images", "lts_cache_gb"),
+    "lts_validation_share",
 }
 # Flags of a training, which a test has too but does not read.
 OF_TRAINING = frozenset(
@@ -44,11 +52,12 @@ def add_report_flags(group: _ArgumentGroup) -> None:
     add("--baseline", metavar="PATTERN", help="groups to compare with; default: cross entropy")
     add("--minority", nargs="+", metavar="NAME", help="classes to test, Holm-corrected")
     add("--bootstrap", type=at_least(0), default=2000, help="resamples for a single run, 0: none")
+    add("--robustness_source", metavar="NAME", help="test set whose best error is 1")
     add("--report_dir", type=Path, metavar="DIR", help="instead of <output_dir>/reports/NAME")
 
 
 def run_report(opts: Namespace) -> int:
-    """Print the statistics over ``--report`` and write them as text, CSV, LaTeX and HTML.
+    """Print the statistics over ``--report`` and write them as text, CSV, LaTeX, HTML and PNG.
 
     Raises:
         ValueError: naming the file that is no result, that is not comparable with another, or
@@ -59,7 +68,10 @@ def run_report(opts: Namespace) -> int:
     # Not needed by any other action, and slow to import with what they need.
     from utils.report.analysis import Bootstrap, analyse
     from utils.report.page import HTML_MARK, as_html
+    from utils.report.reliability import PNG_DPI
+    from utils.report.reliability_layout import report_pictures
     from utils.report.results import find_results, read_results
+    from utils.report.style import PNG_MARK, as_png
     from utils.report.text import (
         CSV_MARK,
         LATEX_MARK,
@@ -74,7 +86,7 @@ def run_report(opts: Namespace) -> int:
         for path in find_results(opts.report)
         for row in read_results(path, NOT_TOLD_APART, OF_TRAINING)
     ]
-    tested = dict.fromkeys(row.facts.tested_on for row in results if not row.condition)
+    tested = dict.fromkeys(row.facts.tested_on for row in results if not row.subset)
     name = opts.run_name or re.sub(r"[^\w\-.]+", "_", "_".join(tested))
     folder = opts.report_dir or Path(opts.output_dir) / "reports" / name
     marks = {
@@ -90,11 +102,18 @@ def run_report(opts: Namespace) -> int:
         minority=opts.minority,
         usual_minority=(ROAD_MINORITY, CAMVID_MINORITY),
         bootstrap=Bootstrap(opts.bootstrap, opts.random_seed),
+        source=opts.robustness_source,
     )
+    pictures = {f"{picture.name}.png": picture for picture in report_pictures(report)}
+    refuse_other_files(folder, dict.fromkeys(pictures, PNG_MARK))
+    # Before the page, which takes over how they are arranged.
+    images = {file: as_png(picture.figure, PNG_DPI) for file, picture in pictures.items()}
     text = as_text(report)
-    pages = (text, as_csv(report), as_latex(report), as_html(report))
-    for file, page in zip(marks, pages, strict=True):
+    html = as_html(report, list(pictures.values()))
+    for file, page in zip(marks, (text, as_csv(report), as_latex(report), html), strict=True):
         write_atomically(folder / file, page.encode())
+    for file, image in images.items():
+        write_atomically(folder / file, image)
     sys.stdout.write(text)
     logger.info("report in %s", folder / "report.html")
     return 0
@@ -105,7 +124,7 @@ def refuse_other_files(folder: Path, marks: Mapping[str, str]) -> None:
 
     Args:
         folder: where the files go.
-        marks: by file name, what a report of that form starts with.
+        marks: by file name, what a report of that form starts with; a PNG has it in its head.
 
     Raises:
         ValueError: naming the file.
@@ -114,5 +133,7 @@ def refuse_other_files(folder: Path, marks: Mapping[str, str]) -> None:
         path = folder / name
         if not path.exists():
             continue
-        if not path.is_file() or not path.read_bytes().startswith(mark.encode()):
+        content = path.read_bytes() if path.is_file() else b""
+        place = content[:LONGEST_HEAD].find(mark.encode())
+        if place < 0 or (place > 0 and path.suffix != ".png"):
             raise ValueError(f"{path} is not a report: move it, or choose another --report_dir")

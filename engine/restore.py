@@ -14,6 +14,7 @@ from network import MODELS
 OF_A_COMMAND = {  # never taken over from a checkpoint
     *("test_only", "predict", "make_uncertainty_masks", "report", "check_data", "list"),
     *("ckpt", "weight", "continue_training", "overwrite", "output_dir", "traceback", "gpu_id"),
+    *("fit_calibrator", "calibrator", "external", "logits_dir", "eval_on", "robustness_source"),
 }
 FIXED_BY_CHECKPOINT = ("model", "backbone", "separable_conv", "member", "num_models")
 NETWORK_FLAGS = (*FIXED_BY_CHECKPOINT, "output_stride", "dropout")
@@ -59,8 +60,10 @@ def restored_flags(opts: Namespace) -> dict[str, Any]:
     path = (opts.weight or [None])[0] if joined else opts.ckpt
     if path is None or not path.is_file():
         return {}
-    if opts.test_only or opts.predict or opts.make_uncertainty_masks:
+    if opts.test_only or opts.predict or opts.make_uncertainty_masks or opts.fit_calibrator:
         wanted = {"dataset", *DATA_FLAGS} | (set() if joined else {"method", *NETWORK_FLAGS})
+        if opts.fit_calibrator == "local":
+            wanted -= {"method"}
         if opts.make_uncertainty_masks:
             wanted |= {"train_split", "train_transform"}
     elif opts.continue_training:

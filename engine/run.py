@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import secrets
 from argparse import Namespace
 from collections.abc import Sequence
@@ -11,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from datasets.base import SegDataset
 from engine import checkpoint
 from methods.ensemble import member_flags
 from utils.distributed import broadcast_object
@@ -23,8 +25,8 @@ INCIDENTAL = frozenset(
         *("continue_training", "overwrite", "output_dir", "run_name", "traceback", "enable_vis"),
         *("vis_port", "vis_env", "vis_num_samples", "save_val_results", "server_format"),
         *("test_only", "predict", "check_data", "list", "save_probs", "metrics", "scores"),
-        *("make_uncertainty_masks", "weight", "report"),
-        *("report_dir", "baseline", "minority", "bootstrap"),
+        *("make_uncertainty_masks", "weight", "report", "fit_calibrator"),
+        *("report_dir", "baseline", "minority", "bootstrap", "robustness_source", "lts_cache_gb"),
     }
 )
 
@@ -144,7 +146,7 @@ def claim(run: Run, opts: Namespace) -> dict[str, Any] | None:
     content = checkpoint.read(latest) if latest.is_file() else None
     if opts.continue_training and opts.ckpt is not None:
         content = named_content(opts.ckpt, latest, content)
-    if content is not None and content["cur_itrs"] >= opts.total_itrs:
+    if content is not None and checkpoint.finished(content, opts):
         raise FinishedRun(f"run {run.name} is finished: {latest}, logs in {run.folder}")
     if not opts.continue_training:
         at = f"step {content['cur_itrs']}" if content else "its start"
@@ -212,9 +214,18 @@ def file_hash(path: Path) -> str:
 
 def network_name(opts: Namespace, sha256: str) -> str:
     """What files made with a trained network are called, from its checkpoints and their hash."""
+    if opts.external:
+        return safe_part(opts.external)
+    if opts.logits_dir:
+        return safe_part(Path(opts.logits_dir).resolve().name)
     if opts.model != "deep_ensemble":
         return str(opts.ckpt.stem)
     return f"deep_ensemble{len(opts.weight)}-{sha256[:8]}"
+
+
+def safe_part(text: str) -> str:
+    """A text as a part of a file's name."""
+    return re.sub(r"[^\w\-.+]+", "-", text)
 
 
 def joint_hash(paths: Sequence[Path]) -> str:
@@ -223,16 +234,31 @@ def joint_hash(paths: Sequence[Path]) -> str:
     return hashes[0] if len(hashes) == 1 else hashlib.sha256("".join(hashes).encode()).hexdigest()
 
 
-def result_file(opts: Namespace, network: str, dataset: str) -> Path:
-    """Where ``--test_only`` writes, named after the network and what it is tested on."""
+def tested_name(opts: Namespace, dataset: SegDataset) -> str:
+    """What is evaluated, for file names: data set, split and what narrows or changes it."""
+    if opts.eval_on:
+        parts = f"{len(opts.eval_on)}parts-" if len(opts.eval_on) > 1 else ""
+        digest = hashlib.sha256(" ".join(opts.eval_on).encode()).hexdigest()[:8]
+        return safe_part(f"{dataset.name}_{dataset.split}_{parts}{digest}")
+    scenes = "+".join(opts.scenes or ())
+    named = (dataset.name, opts.val_split, opts.condition, scenes, opts.corruption)
+    return safe_part("_".join(filter(None, named)))
+
+
+def result_file(
+    opts: Namespace, network: str, dataset: SegDataset, calibrator: str | None = None
+) -> Path:
+    """Where ``--test_only`` writes: named after the network, what it is tested on and how."""
     dropout = f"mc{opts.mc_samples}" if opts.mc_samples else None
-    tested = "_".join(filter(None, (dataset, opts.val_split, opts.condition, dropout)))
+    tested = "_".join(filter(None, (tested_name(opts, dataset), dropout, calibrator)))
     name = opts.run_name or f"{network}_on_{tested}"
     return Path(opts.output_dir) / "results" / f"{name}.json"
 
 
-def refuse_other_result(path: Path, opts: Namespace, checkpoint_hash: str) -> None:
-    """Refuse to overwrite the result of another checkpoint or of other flags.
+def refuse_other_result(
+    path: Path, opts: Namespace, checkpoint_hash: str, calibrator_hash: str | None = None
+) -> None:
+    """Refuse to overwrite the result of another checkpoint or calibrator, or of other flags.
 
     Raises:
         ValueError: naming the file and the flags that would help.
@@ -242,6 +268,8 @@ def refuse_other_result(path: Path, opts: Namespace, checkpoint_hash: str) -> No
     there = json.loads(path.read_text())
     if there["checkpoint"]["sha256"] != checkpoint_hash:
         what = "another checkpoint"
+    elif (there.get("calibrator") or {}).get("sha256") != calibrator_hash:
+        what = "another calibrator"
     elif differing := differing_flags(opts, there["opts"]):
         what = f"other flags: {', '.join(differing[:6])}"
     else:

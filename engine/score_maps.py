@@ -16,6 +16,7 @@ from torch import Tensor
 from engine.consumers import ImageWriter
 from engine.pictures import Array, colours, full_palette, overlay, pictures, png, predicted_ids
 from utils.colour_maps import Scale, coloured, map_png
+from utils.kept import score_map
 from utils.sheets import Colour, Row, Tile, contact_sheet
 from utils.types import Batch, ForwardVariant, Prediction, Score
 
@@ -69,7 +70,7 @@ class ScoreMapWriter(ImageWriter):
         if "label" in batch:
             arrays["target"] = batch["label"].cpu().numpy()
         for score in self.scores:
-            arrays[f"score {score.name}"] = score.function(prediction).float().cpu().numpy()
+            arrays[f"score {score.name}"] = score_map(score, prediction).cpu().numpy()
         return arrays
 
     def files_of(self, arrays: dict[str, NDArray[Any]]) -> Iterator[tuple[str, bytes]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from argparse import Namespace
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,24 +13,34 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from datasets.base import SegDataset
-from engine import build, checkpoint
+from datasets.joined import Joined
+from engine import build, calibration, checkpoint
 from engine.batch import prepare
 from engine.consumers import SaveResults, ServerWriter
 from engine.evaluate import run_pass
-from engine.run import file_hash, joint_hash, network_name, refuse_other_result, result_file
+from engine.run import file_hash, network_name, refuse_other_result, result_file
 from engine.score_maps import score_writers
-from engine.trained import Source, checkpoints, mapping_between, trained_method
+from engine.trained import Source, mapping_between, network_hash, trained_method
 from methods import Method
-from metrics import METRICS
+from metrics import MetricSettings, build_metrics
+from metrics.base import StreamingMetric
+from metrics.bootstrap import Bootstrap
+from metrics.calibration import Calibration
 from metrics.members import MemberMetrics
 from metrics.per_image import PerImageCounts
+from metrics.segmentation import SegmentationMetrics
 from uncertainty import SCORES
 from utils.distributed import is_main
 from utils.files import write_json
 from utils.log import logger, progress
 from utils.provenance import git_state
-from utils.report import results_table
+from utils.report import reliability_table, results_table
 from utils.types import Consumer
+
+OF_MEMBERS: dict[str, Callable[[Sequence[str]], StreamingMetric]] = {
+    "segmentation": SegmentationMetrics,
+    "calibration": Calibration,
+}
 
 
 class Shown(NamedTuple):
@@ -41,20 +51,26 @@ class Shown(NamedTuple):
 
 
 def run_test(opts: Namespace) -> int:
-    """Evaluate ``--ckpt``; print the table, write the result file and, if asked, pictures."""
+    """Evaluate a network; print the tables, write the result file and the pictures."""
     dataset = build.evaluation_data(opts)
-    sha256 = joint_hash(checkpoints(opts))
-    path = result_file(opts, network_name(opts, sha256), dataset.name)
-    refuse_other_result(path, opts, sha256)
+    loaded = calibration.load(opts)
+    if loaded is not None:
+        calibration.refuse_overlap(loaded, dataset)
+    trained = trained_method(opts, dataset.classes)
+    sha256 = network_hash(opts, trained, dataset)
+    if loaded is not None:
+        calibration.refuse_misfit(loaded, opts, trained, sha256)
+    label = loaded.label if loaded else None
+    path = result_file(opts, network_name(opts, sha256), dataset, label)
+    refuse_other_result(path, opts, sha256, loaded.sha256 if loaded else None)
     build.be_deterministic(opts)
-    trained = trained_method(opts)
     mapping = mapping_between(trained, dataset)
     device = build.choose_device(opts)
     method = build.place(trained.method, opts, device)
     names = mapping.names if mapping else dataset.class_names
     palette = trained.palette if names == trained.class_names else dataset.palette
-    metrics = [METRICS[name](names) for name in opts.metrics]
-    members = member_metrics(trained.method, names)
+    metrics = build_metrics(opts.metrics, names, metric_settings(opts, dataset))
+    members = member_metrics(trained.method, names, opts.metrics)
     counts = PerImageCounts(names)
     writers = test_writers(opts, path, dataset, Shown(names, palette), mapped=mapping is not None)
     began = time.perf_counter()
@@ -65,6 +81,7 @@ def run_test(opts: Namespace) -> int:
         [*metrics, *members, counts, *writers],
         prepare=partial(prepare, device=device, channels_last=opts.channels_last),
         mapping=mapping,
+        calibrator=loaded.calibrator if loaded else None,
     )
     if not is_main():
         return 0
@@ -73,13 +90,8 @@ def run_test(opts: Namespace) -> int:
         path,
         {
             "checkpoint": describe_sources(trained.sources, sha256),
-            "dataset": {
-                "name": dataset.name,
-                "split": dataset.split,
-                "condition": opts.condition,
-                "images": len(dataset),
-                "fingerprint": dataset.fingerprint(),
-            },
+            "calibrator": loaded.describe() if loaded else None,
+            "dataset": describe_data(dataset, opts.condition),
             "classes": names,
             "units": {name: unit for metric in metrics for name, unit in metric.units.items()},
             "results": results,
@@ -88,16 +100,69 @@ def run_test(opts: Namespace) -> int:
             "commit": git_state()[0],
         },
     )
-    sys.stdout.write(f"{results_table(results, names)}\n")
-    logger.info("results in %s", path)
+    show(results, names, path)
     return 0
+
+
+def show(results: dict[str, Any], names: Sequence[str], path: Path) -> None:
+    """Print the tables of a result and draw its pictures beside it."""
+    if "class_iou" in results.get("total", {}):
+        sys.stdout.write(f"{results_table(results, names)}\n")
+    if table := reliability_table(results):
+        sys.stdout.write(f"{table}\n")
+        from utils.report.reliability import save_reliability_pictures  # matplotlib is slow
+
+        save_reliability_pictures(results, path.with_suffix(""), path.stem)
+    logger.info("results in %s", path)
+
+
+def metric_settings(opts: Namespace, dataset: SegDataset) -> MetricSettings:
+    """What the flags and the data tell the metrics."""
+    parts = dataset.parts if isinstance(dataset, Joined) else (dataset,)
+    return MetricSettings(
+        scores=[SCORES[name] for name in opts.confidence],
+        bins=opts.ece_bins,
+        parity=opts.parity == "original",
+        patch=opts.pavpu_patch,
+        unannotated={part.name: part.unannotated for part in parts},
+        in_domain={(parts[0].name, item.condition) for item in parts[0].items},
+        per_scene=opts.per_scene,
+        bootstrap=Bootstrap(opts.image_bootstrap, opts.random_seed)
+        if opts.image_bootstrap
+        else None,
+    )
+
+
+def describe_data(dataset: SegDataset, condition: str | None) -> dict[str, Any]:
+    """What a result says of the images it is over; of several data sets each as a part."""
+    described: dict[str, Any] = {
+        "name": dataset.name,
+        "split": dataset.split,
+        "condition": condition,
+        "scenes": dataset.scenes,
+        "corruption": dataset.appearance.name if dataset.appearance else None,
+        "images": len(dataset),
+        "fingerprint": dataset.fingerprint(),
+    }
+    if isinstance(dataset, Joined):
+        described["parts"] = [
+            describe_data(part, shared(item.condition for item in part.originals))
+            for part in dataset.parts
+        ]
+    return described
+
+
+def shared(values: Iterable[str]) -> str | None:
+    """The one value that all have, None if there are several or it is empty."""
+    different = set(values)
+    return (different.pop() or None) if len(different) == 1 else None
 
 
 def describe_sources(sources: Sequence[Source], sha256: str) -> dict[str, Any]:
     """The checkpoint of a result; of an ensemble the hash of all and each as a member."""
     if len(sources) == 1:
         return {"sha256": sha256, **vars(sources[0])}
-    members = [{"sha256": file_hash(source.path), **vars(source)} for source in sources]
+    members = [{"sha256": file_hash(Path(source.path)), **vars(source)} for source in sources]
     return {"sha256": sha256, "members": members}
 
 
@@ -127,8 +192,10 @@ def test_writers(
     return writers
 
 
-def member_metrics(method: Method, class_names: Sequence[str]) -> list[Consumer]:
-    """The segmentation scores of every member, where the method has members."""
-    build_metric = partial(METRICS["segmentation"], class_names)
-    names = tuple(method.members())
-    return [MemberMetrics(names, build_metric)] if names else []
+def member_metrics(
+    method: Method, class_names: Sequence[str], names: Sequence[str] = ("segmentation",)
+) -> list[Consumer]:
+    """Those of the named metrics that concern every member, where the method has members."""
+    members = tuple(method.members())
+    kinds = [kind for name, kind in OF_MEMBERS.items() if name in names]
+    return [MemberMetrics(members, partial(kind, class_names)) for kind in kinds if members]

@@ -18,12 +18,12 @@ from torch.nn.parallel import DistributedDataParallel
 from datasets.taxonomy import SegClass
 from engine import checkpoint
 from engine.batch import prepare
-from engine.checkpoint import Training
+from engine.checkpoint import Training, exhausted
 from engine.memory import memory_advice
 from engine.meter import Meter, NonFiniteLossError
 from engine.run import Run, member_run_name
 from engine.stop import StopRequest
-from methods.base import Method
+from methods.base import MIOU, Method
 from methods.ensemble import member_flags
 from utils.distributed import any_process, rank, world_size
 from utils.log import Progress, RunLog, logger, progress
@@ -118,7 +118,13 @@ def optimizer_step(
 
 @dataclass
 class Trainer:
-    """What the loop needs beside the state of the training."""
+    """What the loop needs beside the state of the training.
+
+    Attributes:
+        epoch: steps of an epoch, at whose end a validation is due and ``--val_interval`` counts
+            anew; None for validations by ``--val_interval`` alone.
+        first: whether the next validation is this process's first.
+    """
 
     opts: Namespace
     run: Run
@@ -128,7 +134,12 @@ class Trainer:
     classes: tuple[SegClass, ...]
     sampler: dict[str, Any]
     visualizer: Visualizer | None = None
-    first: bool = True  # whether the next validation is this process's first
+    epoch: int | None = None
+    first: bool = True
+
+    def due(self, step: int) -> bool:
+        """Whether a validation follows that many steps."""
+        return (step % self.epoch if self.epoch else step) % int(self.opts.val_interval) == 0
 
     def save(self, training: Training, *, best: bool = False) -> None:
         """Write the latest checkpoint, and the best one where this is it."""
@@ -143,29 +154,32 @@ class Trainer:
         results = self.validate()
         training.method.train()
         if self.first:
-            warn_of_absent_classes(results["total"]["class_accuracy"])
+            warn_of_absent_classes(results["total"].get("class_accuracy", {}))
             self.first = False
-        score = results["total"]["miou"]
-        best = improves(score, training.best_score)
+        selection = training.method.selection
+        score = results["total"][selection.score]
+        best = selection.better(score, training.best_score)
+        training.stale = 0 if best else training.stale + 1
         if best:
             training.best_score = score
         better = self.better_members(training, results.get("member", {}))
         self.log.log_scalars("val", training.step, scalars(results))
-        if self.visualizer is not None:
+        if self.visualizer is not None and selection is MIOU:
             self.visualizer.log_validation(training.step, results)
         for name in better:
             self.save_member(training, name)
         self.save(training, best=best)
         members = [
-            f"  {name} {percent(values['miou'])}%"
+            f"  {name} {MIOU.text(values['miou'])}"
             for name, values in results.get("member", {}).items()
         ]
         logger.info(
-            "step %d/%d  val mIoU %s%%  best %s%%%s",
+            "step %d/%d  val %s %s  best %s%s",
             training.step,
             self.opts.total_itrs,
-            percent(score),
-            percent(training.best_score),
+            selection.title,
+            selection.text(score),
+            selection.text(training.best_score),
             "".join(members),
         )
 
@@ -174,7 +188,7 @@ class Trainer:
         better = {
             name: values["miou"]
             for name, values in results.items()
-            if improves(values["miou"], training.member_scores.get(name))
+            if MIOU.better(values["miou"], training.member_scores.get(name))
         }
         training.member_scores |= better
         return list(better)
@@ -185,16 +199,6 @@ class Trainer:
         own.method = "supervised"
         path = Run(member_run_name(self.opts, name), self.run.output_dir).checkpoint("best")
         checkpoint.save_member(path, name, training, opts=own, classes=self.classes)
-
-
-def improves(score: float | None, best: float | None) -> bool:
-    """Whether a score is higher than the best so far."""
-    return score is not None and (best is None or score > best)
-
-
-def percent(value: float | None) -> str:
-    """A score for the log, ``n/a`` where nothing was labelled."""
-    return "n/a" if value is None else f"{value:.2f}"
 
 
 def warn_of_absent_classes(accuracy: Mapping[str, float | None]) -> None:
@@ -214,9 +218,12 @@ def scalars(results: dict[str, Any]) -> dict[str, float]:
 
 
 def train(training: Training, batches: Iterator[Batch], trainer: Trainer) -> Stopped | None:
-    """Train to ``--total_itrs`` steps; return why it stopped before, if it did.
+    """Train to ``--total_itrs`` steps, or until validation has not improved for ``--patience``.
 
     Nothing in the loop waits for the device except where a number is printed.
+
+    Returns:
+        Why it was stopped before its end, None if it was not.
 
     Raises:
         NonFiniteLossError: naming the step and its images; the last finite state is saved.
@@ -229,7 +236,9 @@ def train(training: Training, batches: Iterator[Batch], trainer: Trainer) -> Sto
         total=opts.total_itrs, initial=training.step, desc="train", unit="it"
     )
     with StopRequest() as stop, memory_advice("train"), bar:
-        while training.step < opts.total_itrs:
+        if training.method.selection.from_start and training.best_score is None:
+            trainer.validated(training)
+        while training.step < opts.total_itrs and not exhausted(training.stale, opts.patience):
             seed_step(opts.random_seed, training.step)
             micro = [
                 prepare(next(batches), device, channels_last=opts.channels_last)
@@ -240,15 +249,19 @@ def train(training: Training, batches: Iterator[Batch], trainer: Trainer) -> Sto
             training.step += 1
             bar.update()
             last = training.step == opts.total_itrs
-            due = training.step % opts.val_interval == 0
-            if training.step % opts.print_interval == 0 or due or last:
+            due = last or trainer.due(training.step)
+            if due or training.step % opts.print_interval == 0:
                 report(training, meter, trainer, bar)
             if stop.agreed(training.step, opts.print_interval, device) and not last:
                 trainer.save(training)
                 return Stopped(stop.signal or signal.SIGTERM)
-            if due or last:
+            if due:
                 trainer.validated(training)
                 meter.reset()
+    if training.step < opts.total_itrs:
+        logger.info(
+            "stopped at step %d: no improvement in %d validations", training.step, training.stale
+        )
     return None
 
 

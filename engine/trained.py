@@ -21,17 +21,19 @@ from datasets.taxonomy import (
 )
 from engine import checkpoint
 from engine.build import without_pretraining
+from engine.external import External, LogitsDirectory, external_network, state_hash
 from engine.mismatch import fitting_flags, last_layer
 from engine.restore import NETWORK_FLAGS, stored_flags
+from engine.run import joint_hash
 from methods import METHODS, Method
 from methods.ensemble import Ensemble, unique_names
 
 
 @dataclass(frozen=True)
 class Source:
-    """A checkpoint that a network was read from."""
+    """A checkpoint, or whatever else a network was read from."""
 
-    path: Path
+    path: Path | str
     step: int | None
     opts: dict[str, Any] | None  # the flags of its training; published files do not say
 
@@ -51,16 +53,41 @@ def checkpoints(opts: Namespace) -> list[Path]:
     return list(opts.weight) if opts.model == "deep_ensemble" else [opts.ckpt]
 
 
-def trained_method(opts: Namespace) -> Trained:
-    """The network of ``--ckpt``, or the deep ensemble of every ``--weight``.
+def trained_method(opts: Namespace, classes: tuple[SegClass, ...] = ()) -> Trained:
+    """The network that the flags name: of ``--ckpt``, of every ``--weight``, or from elsewhere.
+
+    Args:
+        opts: the flags.
+        classes: of the data set, which a network from elsewhere is taken to have.
 
     Raises:
         ValueError: if a checkpoint does not fit the flags, its classes are unknown, or the
             members of an ensemble have different classes.
     """
+    if opts.external or opts.logits_dir:
+        method: Method = (
+            External(opts, len(classes), external_network(opts.external), opts.external)
+            if opts.external
+            else LogitsDirectory(opts, len(classes), opts.logits_dir)
+        )
+        source = Source(opts.external or opts.logits_dir, None, None)
+        return Trained(method.eval(), names_of(classes), palette_of(classes), (source,))
     if opts.model == "deep_ensemble":
         return trained_ensemble(opts)
     return trained_network(opts, opts.ckpt)
+
+
+def network_hash(opts: Namespace, trained: Trained, dataset: SegDataset) -> str:
+    """SHA-256 over what the predictions of a network follow from.
+
+    Raises:
+        ValueError: if an image of the data set has no file of logits.
+    """
+    if isinstance(trained.method, External):
+        return state_hash(trained.method.network)
+    if isinstance(trained.method, LogitsDirectory):
+        return trained.method.content_hash([item.id for item in dataset.items])
+    return joint_hash(checkpoints(opts))
 
 
 def trained_network(opts: Namespace, path: Path) -> Trained:
@@ -75,7 +102,7 @@ def trained_network(opts: Namespace, path: Path) -> Trained:
         num_classes = len(state[last_layer(state)[0]])
     except (IndexError, KeyError):
         raise ValueError(f"{path} holds no segmentation network: no convolution") from None
-    method = METHODS[opts.method](without_pretraining(opts), num_classes)
+    method = METHODS[training_method(opts, path)](without_pretraining(opts), num_classes)
     checkpoint.load_network(method.deployable(), state, path)
     if "classes" in content:
         named = zip(content["classes"], content["colours"], strict=True)
@@ -84,6 +111,22 @@ def trained_network(opts: Namespace, path: Path) -> Trained:
         classes = published_classes(path, num_classes)
     source = Source(path, content.get("cur_itrs"), content.get("opts"))
     return Trained(method.eval(), names_of(classes), palette_of(classes), (source,))
+
+
+def training_method(opts: Namespace, path: Path) -> str:
+    """The method that a checkpoint was trained with, which builds its network.
+
+    Raises:
+        ValueError: if it holds the head of a calibrator and no network.
+    """
+    usual = opts.method if METHODS[opts.method].trains_network else "supervised"
+    method = str(stored_flags(path).get("method", usual))
+    if method == "local_temperature":
+        raise ValueError(
+            f"{path} holds the head of a local temperature, not a network: give the network as"
+            " --ckpt and the file that --fit_calibrator local wrote as --calibrator"
+        )
+    return method
 
 
 def trained_ensemble(opts: Namespace) -> Trained:
@@ -145,6 +188,20 @@ def published_classes(path: Path, num_classes: int) -> tuple[SegClass, ...]:
         f"{path} has {num_classes} classes and does not name them; files without names are"
         " taken for Cityscapes (19) or VOC (21)"
     )
+
+
+def refuse_other_classes(trained: Trained, dataset: SegDataset) -> None:
+    """Refuse a data set whose classes are not those of the network, in their order.
+
+    Raises:
+        ValueError: naming the first classes of both.
+    """
+    if trained.class_names != dataset.class_names:
+        raise ValueError(
+            f"a calibrator is fitted on the classes of its network: it has"
+            f" {len(trained.class_names)} ({', '.join(trained.class_names[:4])}, ...),"
+            f" {dataset.name} has {dataset.num_classes} ({', '.join(dataset.class_names[:4])}, ...)"
+        )
 
 
 def mapping_between(trained: Trained, dataset: SegDataset) -> ClassMapping | None:

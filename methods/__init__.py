@@ -2,8 +2,13 @@
 
 from methods.base import Method
 from methods.ensemble import Ensemble
+from methods.local_temperature import LocalTemperatureScaling
 from methods.supervised import Supervised
 
-METHODS: dict[str, type[Method]] = {"supervised": Supervised, "ensemble": Ensemble}
+METHODS: dict[str, type[Method]] = {
+    "supervised": Supervised,
+    "ensemble": Ensemble,
+    "local_temperature": LocalTemperatureScaling,
+}
 
 __all__ = ["METHODS", "Method"]

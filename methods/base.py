@@ -3,17 +3,52 @@
 from __future__ import annotations
 
 from argparse import Namespace, _ArgumentGroup
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from datasets.base import SegDataset
+from metrics.base import StreamingMetric
+from metrics.segmentation import SegmentationMetrics
 from utils.scheduler import build_scheduler
 from utils.types import Batch, Prediction, StepOutput
+
+
+class Selection(NamedTuple):
+    """The validation score by which the best state of a run is chosen.
+
+    Attributes:
+        score: its name in the ``total`` of the results.
+        title: what the log calls it.
+        form: how the log writes it, as ``str.format`` reads it.
+        metric: from the class names to the metric that reports it.
+        higher: whether a higher score is better.
+        from_start: whether the state before the first step is scored, too, and can be the best.
+    """
+
+    score: str
+    title: str
+    form: str
+    metric: Callable[[Sequence[str]], StreamingMetric]
+    higher: bool = True
+    from_start: bool = False
+
+    def better(self, value: float | None, best: float | None) -> bool:
+        """Whether a score is better than the best so far; None stands for no score."""
+        if value is None or best is None:
+            return value is not None
+        return value > best if self.higher else value < best
+
+    def text(self, value: float | None) -> str:
+        """A score for the log, ``n/a`` where nothing was labelled."""
+        return "n/a" if value is None else self.form.format(value)
+
+
+MIOU = Selection("miou", "mIoU", "{:.2f}%", SegmentationMetrics)
 
 
 class Method(nn.Module):
@@ -25,6 +60,8 @@ class Method(nn.Module):
     """
 
     defaults: ClassVar[dict[str, Any]] = {}  # flag values of the published command
+    selection: ClassVar[Selection] = MIOU  # how validation tells the best state
+    trains_network: ClassVar[bool] = True  # False: the segmentation network stays as it is
     paired: ClassVar[bool] = False  # whether batches carry a target domain
     skips_parameters: ClassVar[bool] = False  # whether a step may leave parameters without gradient
 

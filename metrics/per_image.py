@@ -13,9 +13,9 @@ from torch import Tensor
 
 from metrics.base import check_sizes
 from metrics.segmentation import count_pairs
-from utils.class_map import class_map
 from utils.distributed import all_gather_object
 from utils.files import open_atomically
+from utils.softmax import most_likely
 from utils.types import Batch, ForwardVariant, Prediction
 
 
@@ -48,7 +48,7 @@ class PerImageCounts:
         check_sizes(batch, prediction)
         num_classes = len(self.class_names)
         assert prediction.logits.shape[1] == num_classes, "predictions are over the scored classes"
-        predicted = class_map(prediction.logits)
+        predicted = most_likely(prediction.logits)
         for label, classes in zip(batch["label"], predicted, strict=True):
             pairs = count_pairs(label, classes, num_classes)[:num_classes]
             self.parts.append(torch.stack((pairs.diagonal(), pairs.sum(1), pairs.sum(0))))

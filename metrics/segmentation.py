@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence, Set
+from types import MappingProxyType
 from typing import Any, ClassVar
 
 import cv2
@@ -12,9 +13,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from metrics.base import StreamingMetric, Sums
-from utils.class_map import class_map
+from metrics.bootstrap import Bootstrap
+from utils.softmax import most_likely
 from utils.types import IGNORE_INDEX, Batch, Prediction
 
+NOTHING: Mapping[str, Set[str]] = MappingProxyType({})
 LABEL_VALUES = 256  # a row for every value a uint8 label can have, so that nothing needs a mask
 EXACT_IN_FLOAT32 = 1 << 24  # OpenCV returns counts as float32
 
@@ -56,7 +59,10 @@ class SegmentationMetrics(StreamingMetric):
 
     Args:
         class_names: names by train id, at most 255.
+        unannotated: by data set, the classes that its labels never show although the scenes do;
+            what they cover is void there. Over such a data set alone their scores are None.
         per_scene: also report every scene.
+        bootstrap: resampling of the images, see ``StreamingMetric``.
     """
 
     units: ClassVar[dict[str, str]] = {
@@ -72,15 +78,30 @@ class SegmentationMetrics(StreamingMetric):
         "pixels": "pixels",
     }
 
-    def __init__(self, class_names: Sequence[str], *, per_scene: bool = False) -> None:
-        super().__init__(per_scene=per_scene)
+    def __init__(
+        self,
+        class_names: Sequence[str],
+        *,
+        unannotated: Mapping[str, Set[str]] = NOTHING,
+        per_scene: bool = False,
+        bootstrap: Bootstrap | None = None,
+    ) -> None:
+        super().__init__(per_scene=per_scene, bootstrap=bootstrap)
         assert len(class_names) <= IGNORE_INDEX, "train ids are uint8 and 255 is void"
         self.class_names = tuple(class_names)
+        self.unannotated = {name: frozenset(classes) for name, classes in unannotated.items()}
 
     def sums_of(self, batch: Batch, prediction: Prediction) -> Sums:
         """Counts of (label value, predicted class)."""
-        predicted = class_map(prediction.logits)
-        return {"pairs": count_pairs(batch["label"], predicted, prediction.logits.shape[1])}
+        labels, num_classes = batch["label"], prediction.logits.shape[1]
+        pairs = count_pairs(labels, most_likely(prediction.logits), num_classes)
+        missing = self.unannotated.get(batch["dataset"][0]) if "dataset" in batch else None
+        if not missing:
+            return {"pairs": pairs, "annotated": torch.ones_like(pairs[0])}
+        return {
+            "pairs": pairs,
+            "annotated": pairs.new_tensor([name not in missing for name in self.class_names]),
+        }
 
     def finish(self, sums: Sums) -> dict[str, Any]:
         """The numbers of the class docstring.
@@ -95,6 +116,9 @@ class SegmentationMetrics(StreamingMetric):
         accuracy = _percent(hits, in_label)
         iou = _percent(hits, in_label + in_prediction - hits)
         dice = _percent(2 * hits, in_label + in_prediction)
+        never = sums["annotated"].cpu().numpy() == 0
+        for scores in (accuracy, iou, dice):
+            scores[never] = np.nan
         return {
             "overall_accuracy": _mean(accuracy, in_label),
             "mean_accuracy": _mean(accuracy),

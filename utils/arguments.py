@@ -115,6 +115,14 @@ def at_least(low: int) -> Callable[[str], int]:
     return parse_integer
 
 
+def class_id(text: str) -> tuple[str, int]:
+    """An argparse type: ``8`` or ``idd:8`` to (data set or empty, label id)."""
+    dataset, _, number = text.rpartition(":")
+    if not number.isdecimal() or int(number) > 255:
+        raise ArgumentTypeError(f"{text!r} is no label id; write 8 or idd:8, with an id of 0..255")
+    return dataset, int(number)
+
+
 def expand_files(argv: Iterable[str], known: Path, folder: Path = Path()) -> list[str]:
     """Replace every ``@FILE`` by the file's flags, one a line, ``#`` starting a comment.
 

@@ -4,8 +4,8 @@
 #
 #   DATA_ROOT=DIR [SEEDS="1 2 ... 30"] [EXTRA="--amp bf16"] scripts/instance_uncertainty/acdc.sh
 #
-# DATA_ROOT/ACDC is the data set. The paper has 30 seeds for each backbone. See experiment.sh.
-source "$(dirname "${BASH_SOURCE[0]}")/experiment.sh"
+# DATA_ROOT/ACDC is the data set. The paper has 30 seeds for each backbone. See ../experiment.sh.
+source "$(dirname "${BASH_SOURCE[0]}")/../experiment.sh"
 require_data "the folder with ACDC/"
 MEMBERS=${MEMBERS:-"mobilenet:1000 resnet50:1000 resnet101:1000"}
 SEEDS=${SEEDS:-$(seq -s ' ' 30)}

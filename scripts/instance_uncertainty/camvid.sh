@@ -5,8 +5,8 @@
 #
 #   DATA_ROOT=CAMVID [SEEDS="1 2 3"] [EXTRA="..."] scripts/instance_uncertainty/camvid.sh
 #
-# SPLITS: what to train on, train and train_day. See experiment.sh.
-source "$(dirname "${BASH_SOURCE[0]}")/experiment.sh"
+# SPLITS: what to train on, train and train_day. See ../experiment.sh.
+source "$(dirname "${BASH_SOURCE[0]}")/../experiment.sh"
 require_data "CamVid's folder, with train/, trainannot/, val/ ..."
 MEMBERS=${MEMBERS:-"mobilenet:11 mobilenet:12 mobilenet:13"}
 SEEDS=${SEEDS:-"1 2 3"}

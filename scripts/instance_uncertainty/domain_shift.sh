@@ -6,7 +6,7 @@
 #   DATA_ROOT=DIR [SEEDS="1 ... 7"] [EXTRA="--amp bf16"] scripts/instance_uncertainty/domain_shift.sh
 #
 # DATA_ROOT holds ACDC/ and cityscapes/. OUT holds acdc/ and cityscapes/ of those scripts.
-source "$(dirname "${BASH_SOURCE[0]}")/experiment.sh"
+source "$(dirname "${BASH_SOURCE[0]}")/../experiment.sh"
 require_data "the folder with ACDC/ and cityscapes/"
 export DATA_ROOT PYTHON BACKBONES=${BACKBONES:-resnet101} SEEDS=${SEEDS:-"1 2 3 4 5 6 7"}
 OUT=${OUT:-experiments}

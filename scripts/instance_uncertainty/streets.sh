@@ -6,8 +6,8 @@
 #
 #   [SEEDS="1 2"] [EXTRA="..."] scripts/instance_uncertainty/streets.sh
 #
-# See experiment.sh.
-source "$(dirname "${BASH_SOURCE[0]}")/experiment.sh"
+# See ../experiment.sh.
+source "$(dirname "${BASH_SOURCE[0]}")/../experiment.sh"
 MEMBERS=${MEMBERS:-"mobilenet:11 mobilenet:12 mobilenet:13"}
 SEEDS=${SEEDS:-"1 2"}
 OUT=${OUT:-experiments/streets}

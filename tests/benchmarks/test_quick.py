@@ -15,7 +15,7 @@ def _threads():
     torch.set_num_threads(before)
 
 
-@pytest.mark.parametrize("name", ["confusion_matrix", "loading", "validation"])
+@pytest.mark.parametrize("name", ["confusion_matrix", "loading", "validation", "corruptions"])
 def test_a_quick_run_prints_a_section_and_writes_its_numbers(name, tmp_path, capsys):
     written = tmp_path / "numbers.json"
     assert main([name, "--quick", "--json", str(written)]) == 0

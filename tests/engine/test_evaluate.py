@@ -7,9 +7,17 @@ from torch.nn import functional as F
 
 from datasets.taxonomy import ClassMapping
 from engine.batch import prepare
-from engine.evaluate import map_labels, map_prediction, merge, resize, run_pass
+from engine.evaluate import (
+    PredictionSource,
+    map_labels,
+    map_prediction,
+    merge,
+    resize,
+    run_pass,
+)
 from engine.memory import MemoryShortageError
 from metrics.segmentation import SegmentationMetrics
+from uncertainty.calibrators import Temperature
 from utils.types import FEATURES, ForwardVariant, Prediction
 
 CLASSES = ("road", "car", "sky", "rider")
@@ -203,14 +211,33 @@ def test_batches_without_labels_are_predicted_at_their_own_size(network):
 
 
 def test_the_calibrator_changes_what_every_consumer_sees(network):
-    def calibrator(prediction, images):
-        assert images.dtype == torch.float32
-        return prediction._replace(logits=prediction.logits / 2)
-
     halved, plain = Recorder(), Recorder()
-    evaluate(network, batches(2), halved, calibrator=calibrator)
+    evaluate(network, batches(2), halved, calibrator=Temperature(2.0, len(CLASSES)))
     evaluate(network, batches(2), plain)
     assert torch.equal(halved.seen[0][1].logits, plain.seen[0][1].logits / 2)
+
+
+class Stored(PredictionSource):
+    """Predictions that follow from the images' ids."""
+
+    def of_batch(self, batch):
+        values = torch.tensor([float(len(name)) for name in batch["id"]])
+        return Prediction(values.view(-1, 1, 1, 1).expand(-1, len(CLASSES), 3, 4))
+
+
+def test_predictions_may_come_from_elsewhere_and_are_resized(network):
+    recorder = Recorder()
+    run_pass(Stored(), network, batches(2), [recorder], prepare=lambda batch: batch)
+    batch, prediction = recorder.seen[0]
+    assert prediction.logits.shape == (2, len(CLASSES), *batch["label"].shape[1:])
+    assert prediction.logits[0, 0, 0, 0] == len(batch["id"][0])
+
+
+def test_what_runs_the_network_cannot_read_predictions_from_elsewhere(network):
+    recorder = Recorder()
+    recorder.variant = ForwardVariant("clipped", lambda predict, network, images: predict(images))
+    with pytest.raises(ValueError, match="clipped runs the network"):
+        run_pass(Stored(), network, batches(1), [recorder], prepare=lambda batch: batch)
 
 
 def test_batch_size_does_not_change_the_metrics(network):

@@ -2,9 +2,10 @@ import time
 from argparse import ArgumentParser, Namespace
 
 import pytest
+from PIL import Image
 
 from engine.reporting import CAMVID_MINORITY, ROAD_MINORITY, add_report_flags, run_report
-from tests.utils.result_files import write_result
+from tests.utils.result_files import reliability_of, write_result
 
 FILES = ("report.txt", "report.csv", "report.tex", "report.html")
 UCE = "uncertainty_cross_entropy"
@@ -80,3 +81,60 @@ def test_two_hundred_results_take_seconds(tmp_path):
     began = time.process_time()
     run_report(options(tmp_path))
     assert time.process_time() - began < 10
+
+
+@pytest.fixture
+def reliability(tmp_path):
+    for seed in (1, 2):
+        for tested_on in ("acdc", "cityscapes"):
+            own = reliability_of(seed)
+            write_result(tmp_path / "results", seed=seed, tested_on=tested_on, reliability=own)
+    return tmp_path
+
+
+def test_pictures_lie_beside_the_page(reliability):
+    run_report(options(reliability))
+    folder = reliability / "reports" / "acdc_val_cityscapes_val"
+    pictures = sorted(path.name for path in folder.glob("*.png"))
+    kinds = ("confidence_histogram_msp", "reliability_diagram", "risk_coverage_msp", "roc_pr_msp")
+    assert pictures == sorted(
+        [
+            "robustness.png",
+            *(
+                f"{kind}_acdc_on_{test}_val.png"
+                for kind in kinds
+                for test in ("acdc", "cityscapes")
+            ),
+        ]
+    )
+    for name in pictures:
+        with Image.open(folder / name) as image:
+            assert min(image.size) > 300
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    run_report(options(reliability))
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
+def test_a_picture_of_somebody_else_stays(reliability):
+    folder = reliability / "mine"
+    folder.mkdir()
+    Image.new("RGB", (4, 4)).save(folder / "robustness.png")
+    before = (folder / "robustness.png").read_bytes()
+    with pytest.raises(ValueError, match=r"robustness\.png is not a report: move it"):
+        run_report(options(reliability, "--report_dir", str(folder)))
+    assert [path.name for path in folder.iterdir()] == ["robustness.png"]
+    assert (folder / "robustness.png").read_bytes() == before
+
+
+def test_the_source_of_the_robustness_is_a_flag(reliability, capsys):
+    run_report(options(reliability))
+    assert "The source is acdc val. Networks were trained on acdc." in capsys.readouterr().out
+    run_report(options(reliability, "--robustness_source", "cityscapes"))
+    assert "The source is cityscapes val. cityscapes was asked for." in capsys.readouterr().out
+    with pytest.raises(ValueError, match="--robustness_source nowhere is none of the test sets"):
+        run_report(options(reliability, "--robustness_source", "nowhere"))
+
+
+def test_a_report_without_reliability_has_no_pictures(results):
+    run_report(options(results))
+    assert not list((results / "reports").rglob("*.png"))

@@ -3,6 +3,7 @@
 import json
 from argparse import Namespace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -40,6 +41,12 @@ def flags(tmp_path, **changes):
         "ckpt": None,
         "output_dir": tmp_path,
         "val_split": "val",
+        "external": None,
+        "logits_dir": None,
+        "eval_on": None,
+        "scenes": None,
+        "corruption": None,
+        "patience": None,
         "typed": frozenset(),
     }
     return Namespace(**{**values, **changes})
@@ -154,13 +161,36 @@ def test_continuing_a_drawn_seed_needs_one_run(tmp_path):
         draw_seed(opts)
 
 
-def test_results_of_others_are_kept(tmp_path):
+ACDC = SimpleNamespace(name="acdc", split="val")
+
+
+def test_results_are_named_after_network_images_and_calibrator(tmp_path):
     opts = flags(tmp_path, ckpt=tmp_path / "best_x.pth", condition="fog")
-    path = result_file(opts, network_name(opts, "abc"), "acdc")
-    assert path.name == "best_x_on_acdc_val_fog.json"
+    name = network_name(opts, "abc")
+    assert result_file(opts, name, ACDC).name == "best_x_on_acdc_val_fog.json"
+    assert result_file(opts, name, ACDC, "vector-acdc_val").stem.endswith("_fog_vector-acdc_val")
+    opts.scenes, opts.corruption = ["a", "b"], "snow:3"
+    assert result_file(opts, name, ACDC).stem == "best_x_on_acdc_val_fog_a+b_snow-3"
     joined = flags(tmp_path, model="deep_ensemble", weight=["a", "b"], mc_samples=5)
     name = network_name(joined, "0123456789abc")
-    assert result_file(joined, name, "acdc").stem == "deep_ensemble2-01234567_on_acdc_val_mc5"
+    assert result_file(joined, name, ACDC).stem == "deep_ensemble2-01234567_on_acdc_val_mc5"
+    assert network_name(flags(tmp_path, external="models.zoo:b0"), "abc") == "models.zoo-b0"
+    assert network_name(flags(tmp_path, logits_dir=tmp_path / "mine"), "abc") == "mine"
+
+
+def test_results_on_several_parts_are_named_after_all_of_them(tmp_path):
+    def name(*parts):
+        opts = flags(tmp_path, ckpt=tmp_path / "best_x.pth", eval_on=list(parts))
+        return result_file(opts, "best_x", SimpleNamespace(name="acdc+idd", split="val")).stem
+
+    assert name("acdc", "idd").startswith("best_x_on_acdc+idd_val_2parts-")
+    assert name("acdc", "idd") == name("acdc", "idd")
+    assert name("acdc", "idd") != name("acdc", "idd,scene=a")
+
+
+def test_results_of_others_are_kept(tmp_path):
+    opts = flags(tmp_path, ckpt=tmp_path / "best_x.pth", condition="fog")
+    path = result_file(opts, network_name(opts, "abc"), ACDC)
     refuse_other_result(path, opts, "abc")
     path.parent.mkdir()
     path.write_text(json.dumps({"checkpoint": {"sha256": "abc"}, "opts": {"lr": 0.5}}))
@@ -168,3 +198,5 @@ def test_results_of_others_are_kept(tmp_path):
         refuse_other_result(path, opts, "def")
     with pytest.raises(ValueError, match=r"other flags: .*--overwrite"):
         refuse_other_result(path, opts, "abc")
+    with pytest.raises(ValueError, match="another calibrator"):
+        refuse_other_result(path, opts, "abc", "a calibrator's hash")

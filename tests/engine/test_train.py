@@ -16,8 +16,9 @@ from engine import checkpoint
 from engine.checkpoint import Training
 from engine.run import Run
 from engine.train import NonFiniteLossError, Stopped, Trainer, start, train
+from methods.base import Selection
 from tests.engine.toys import Adversaries, batches, options
-from utils.log import RunLog, read_metrics
+from utils.log import RunLog, logger, read_metrics
 from utils.types import StepOutput
 
 CPU = torch.device("cpu")
@@ -241,3 +242,91 @@ def test_metrics_lines_are_json(tmp_path):
     train(fresh(opts), batches(), work)
     for line in work.log.path.read_text().splitlines():
         assert {"step", "kind"} <= json.loads(line).keys()
+
+
+class ByLikelihood(Adversaries):
+    """The toy, whose best state is that of the lowest score."""
+
+    selection = Selection("nll", "NLL", "{:.3f}", lambda _: None, higher=False, from_start=True)
+
+
+def by_likelihood(folder, opts, scores, **changes):
+    """A fresh run and a trainer whose validations give these scores."""
+    values = iter(scores)
+    work = trainer(folder, opts)
+    work.validate = lambda: {"total": {"nll": next(values)}}
+    for name, value in changes.items():
+        setattr(work, name, value)
+    torch.manual_seed(0)
+    return start(ByLikelihood(opts), opts, CPU), work
+
+
+def logged(work):
+    return [(r["step"], r["nll"]) for r in read_metrics(work.log.path) if r["kind"] == "val"]
+
+
+def test_the_lowest_score_is_the_best_where_the_method_says_so(tmp_path, caplog):
+    caplog.set_level("INFO", logger=logger.name)
+    training, work = by_likelihood(tmp_path, options(), (0.5, 0.3, 0.4))
+    train(training, batches(), work)
+    best, latest = (checkpoint.read(work.run.checkpoint(kind)) for kind in ("best", "latest"))
+    assert (best["cur_itrs"], best["best_score"], best["stale"]) == (3, 0.3, 0)
+    assert (latest["cur_itrs"], latest["best_score"], latest["stale"]) == (6, 0.3, 1)
+    assert logged(work) == [(0, 0.5), (3, 0.3), (6, 0.4)]
+    assert "val NLL 0.400  best 0.300" in caplog.text
+
+
+def test_the_start_stays_the_best_where_nothing_is_better(tmp_path):
+    training, work = by_likelihood(tmp_path, options(), (0.2, 0.3, None))
+    untrained = weights(training)
+    train(training, batches(), work)
+    best = checkpoint.read(work.run.checkpoint("best"))
+    assert (best["cur_itrs"], training.best_score, training.stale) == (0, 0.2, 2)
+    for name, value in best["model_state"].items():
+        assert torch.equal(value, untrained[f"painter.{name}"])
+
+
+def test_patience_ends_a_run_and_counts_from_the_best(tmp_path, caplog):
+    opts = options(total_itrs=50, val_interval=2, patience=2)
+    caplog.set_level("INFO", logger=logger.name)
+    training, work = by_likelihood(tmp_path, opts, (0.5, 0.6, 0.4, 0.4, 0.45))
+    assert train(training, batches(), work) is None
+    assert training.step == 8
+    assert "stopped at step 8: no improvement in 2 validations" in caplog.text
+    content = checkpoint.read(work.run.checkpoint("latest"))
+    assert checkpoint.finished(content, opts)
+    assert not checkpoint.finished(content, options(total_itrs=50, patience=3))
+    assert not checkpoint.finished(content, options(total_itrs=50))
+    assert checkpoint.finished(content, options(total_itrs=8))
+
+    resumed, again = by_likelihood(tmp_path, opts, ())
+    checkpoint.resume(content, work.run.checkpoint("latest"), resumed)
+    assert train(resumed, batches(start=8), again) is None
+    assert resumed.step == 8
+
+
+def test_without_patience_a_run_goes_to_its_end(tmp_path):
+    opts = options(total_itrs=8, val_interval=1)
+    training, work = by_likelihood(tmp_path, opts, (0.5,) * 9)
+    train(training, batches(), work)
+    assert (training.step, training.stale) == (8, 8)
+
+
+def test_patience_lasts_through_a_restart(tmp_path):
+    opts = options(total_itrs=50, val_interval=2, patience=3)
+    training, work = by_likelihood(tmp_path, opts, (0.5, 0.6))
+    with pytest.raises(StopIteration):
+        train(training, batches(), work)  # ends at the third validation, which has no score
+    latest = work.run.checkpoint("latest")
+    resumed, again = by_likelihood(tmp_path, opts, (0.7, 0.8))
+    checkpoint.resume(checkpoint.read(latest), latest, resumed)
+    assert (resumed.step, resumed.stale) == (2, 1)
+    train(resumed, batches(start=2), again)
+    assert (resumed.step, resumed.stale, resumed.best_score) == (6, 3, 0.5)
+
+
+def test_an_epoch_ends_in_a_validation_and_starts_the_interval_anew(tmp_path):
+    opts = options(total_itrs=11, val_interval=3)
+    training, work = by_likelihood(tmp_path, opts, (0.5,) * 8, epoch=5)
+    train(training, batches(), work)
+    assert [step for step, _ in logged(work)] == [0, 3, 5, 8, 10, 11]

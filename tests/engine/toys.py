@@ -51,6 +51,7 @@ def options(**changes):
         "batch_size": 4,
         "channels_last": False,
         "lr_policy": "poly",
+        "patience": None,
         "print_interval": 2,
         "random_seed": 3,
         "step_size": 10,

@@ -171,3 +171,19 @@ def test_scenes_on_request():
     found = metric.compute()
     assert list(found["scene"]) == ["scene0", "scene1"]
     assert "scene" not in measure(batch, prediction)
+
+
+def test_classes_that_a_data_set_never_labels_do_not_count_there(six_images):
+    batch, prediction = six_images
+    both = SegmentationMetrics(CLASSES, unannotated={"idd": {"train"}})
+    batch["dataset"] = ["cityscapes"] * 3 + ["idd"] * 3
+    prediction.logits[:, CLASSES.index("train"), :2] = 50  # predicted, though no label shows it
+    both.update(batch, prediction)
+    found = both.compute()
+    assert found["dataset"]["idd"]["class_iou"]["train"] is None
+    assert found["dataset"]["cityscapes"]["class_iou"]["train"] == 0
+    assert found["total"]["class_iou"]["train"] == 0
+    plain = SegmentationMetrics(CLASSES)
+    plain.update(batch, prediction)
+    others = [v for k, v in plain.compute()["dataset"]["idd"]["class_iou"].items() if k != "train"]
+    assert found["dataset"]["idd"]["miou"] == pytest.approx(sum(others) / len(others))

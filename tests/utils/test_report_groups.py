@@ -97,7 +97,7 @@ def test_conditions_are_groups_where_every_result_has_them(tmp_path):
         ("cross_entropy", "acdc val fog", 2),
         ("cross_entropy", "acdc val night", 2),
     ]
-    assert [group.condition for group in groups] == ["", "", "fog", "night"]
+    assert [group.subset for group in groups] == ["", "", "fog", "night"]
     assert groups[3].results[0].images is None
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import numpy as np
 
@@ -17,6 +18,7 @@ from utils.report.content import (
     Report,
     Section,
 )
+from utils.report.facts import shorten
 from utils.report.groups import (
     Group,
     group_results,
@@ -25,9 +27,11 @@ from utils.report.groups import (
 )
 from utils.report.notes import find_warnings, make_notes
 from utils.report.paper import published
-from utils.report.results import Result, shorten
+from utils.report.results import Result
+from utils.report.robustness import relative_errors
 from utils.statistics import (
     Floats,
+    Summary,
     holm,
     mean_of_known,
     percentile_interval,
@@ -76,6 +80,7 @@ def analyse(
     minority: Sequence[str] | None = None,
     usual_minority: Sequence[Sequence[str]] = (),
     bootstrap: Bootstrap | None = None,
+    source: str | None = None,
 ) -> Report:
     """Group the rows, summarise the groups and compare the methods with their baselines.
 
@@ -86,9 +91,11 @@ def analyse(
         usual_minority: sets of class names to test; the first one that a test set has is used,
             and all classes where it has none of them.
         bootstrap: intervals for single runs from resampled images; None for none.
+        source: the test set of the robustness whose best error is 1, see ``relative_errors``.
 
     Raises:
-        ValueError: if rows are not comparable, a pattern matches nothing, or a class is unknown.
+        ValueError: if rows are not comparable, a pattern matches nothing, a class is unknown, or
+            the source was not tested.
     """
     bootstrap = bootstrap or Bootstrap(0, 0)
     _refuse_unknown_classes(results, minority)
@@ -113,25 +120,29 @@ def analyse(
         ]
         title = _section_title(mine)
         sections.append(Section(title, classes, family, list(summaries.values()), comparisons))
+    robustness = relative_errors([s for section in sections for s in section.summaries], source)
     return Report(
         data=_describe_data(groups),
         sections=sections,
         warnings=find_warnings(groups, sections),
         notes=[*make_notes(sections, bootstrap.resamples, bootstrap.seed), *notes],
+        robustness=robustness,
     )
 
 
 def _describe_data(groups: Sequence[Group]) -> list[str]:
-    """What was trained and tested on what, with the number of images, and with the conditions."""
+    """What was trained and tested on what, with the number of images, and with its subsets."""
     lines: dict[str, str] = {}
+    files: dict[str, set[Path]] = {}
     for group in groups:
-        if not group.condition:
+        if not group.subset:
             images = group.results[0].test_images
             lines[group.data] = group.data + (f" ({images:,} images)" if images else "")
+            files.setdefault(group.data, set()).update(row.path for row in group.results)
     for data, line in lines.items():
-        conditions = [g.condition for g in groups if g.condition and g.data.startswith(data)]
-        if conditions:
-            lines[data] = f"{line}, also by {', '.join(dict.fromkeys(conditions))}"
+        subsets = [g.subset for g in groups if g.subset and g.results[0].path in files[data]]
+        if subsets:
+            lines[data] = f"{line}, also by {', '.join(dict.fromkeys(subsets))}"
     return list(lines.values())
 
 
@@ -195,7 +206,19 @@ def summarise_group(group: Group, bootstrap: Bootstrap) -> GroupSummary:
         interval = IMAGES
         for name, (low, high) in _intervals(first, drawn).items():
             scores[name] = replace(scores[name], low=low, high=high)
-    return GroupSummary(group, scores, published(group.facts), interval)
+    return GroupSummary(group, scores, published(group.facts), interval, _numbers(group))
+
+
+def _numbers(group: Group) -> dict[str, Summary]:
+    """The reliability numbers of a group; those of a single run with the intervals of its file."""
+    first = group.results[0]
+    paths = dict.fromkeys(path for result in group.results for path in result.numbers)
+    numbers = {path: summarise(group.numbers(path)) for path in paths}
+    if len(group.results) == 1:
+        for path, (low, high) in first.content.get("intervals", {}).items():
+            if path in numbers:
+                numbers[path] = replace(numbers[path], low=low, high=high)
+    return numbers
 
 
 def compare(

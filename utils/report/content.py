@@ -26,12 +26,62 @@ class GroupSummary:
         scores: by class name, then by name of a mean, in percent.
         paper: the published value by score, in percent.
         interval: what the intervals are over: ``seeds``, ``images`` or ``none``.
+        numbers: of the reliability, by dotted path; their intervals are over seeds or, of a single
+            run, over images as its result file has them.
     """
 
     group: Group
     scores: dict[str, Summary]
     paper: dict[str, float]
     interval: str
+    numbers: dict[str, Summary]
+
+
+@dataclass(frozen=True)
+class RobustnessPoint:
+    """The errors of a model on one test set.
+
+    Attributes:
+        model: its label, without the test set.
+        test: the test set in words.
+        summary: of the group behind it.
+        miou: in percent.
+        ece: in percent.
+        miou_error: 100 - mIoU divided by the smallest on the source; nothing known where undefined.
+        ece_error: the ECE divided by the smallest on the source.
+    """
+
+    model: str
+    test: str
+    summary: GroupSummary
+    miou: Summary
+    ece: Summary
+    miou_error: Summary
+    ece_error: Summary
+
+
+@dataclass(frozen=True)
+class Robustness:
+    """Errors relative to the best on a source, of every model on every test set.
+
+    Attributes:
+        source: the test set whose best error is 1.
+        reason: why it is the source, a sentence.
+        tests: the source, then the others.
+        points: by model, then by test.
+        warnings: what makes the comparison unsure.
+    """
+
+    source: str
+    reason: str
+    tests: tuple[str, ...]
+    points: list[RobustnessPoint]
+    warnings: list[str]
+
+    @property
+    def models(self) -> list[str]:
+        """The labels of the models, in order."""
+        return list(dict.fromkeys(point.model for point in self.points))
 
 
 @dataclass(frozen=True)
@@ -95,12 +145,14 @@ class Report:
         sections: groups that belong together.
         warnings: what makes numbers less sure than they look.
         notes: what the numbers mean.
+        robustness: errors relative to the best on a source; None where no model has several tests.
     """
 
     data: list[str]
     sections: list[Section]
     warnings: list[str]
     notes: list[str]
+    robustness: Robustness | None = None
 
     @property
     def summaries(self) -> list[GroupSummary]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,9 +11,8 @@ from scipy.ndimage import gaussian_filter1d
 
 from utils.files import write_atomically
 from utils.log import read_metrics
+from utils.report.style import FAINT, HUES, INK, QUIET, as_png, new_figure, style_axes
 
-INK, FAINT = "#1f2933", "#9aa5b1"
-HUES = ("#2563a8", "#c2571a", "#2f855a", "#7b4fa3", "#b83255", "#5a6672", "#8a6d1b", "#167d8d")
 RAW_POINTS_PER_SIGMA = 40  # a smoothed curve averages over about 1/40 of its points either side
 
 
@@ -31,16 +29,10 @@ def save_curves(metrics_path: str | Path, png_path: str | Path, title: str) -> N
         ValueError: if there is no such file or it is damaged.
         WriteError: if the picture cannot be written.
     """
-    from matplotlib.figure import Figure  # slow to import
-    from matplotlib.layout_engine import ConstrainedLayoutEngine
-
     records = read_metrics(metrics_path)
     train = [record for record in records if record["kind"] == "train"]
     validation = [record for record in records if record["kind"] == "val"]
-    # The object interface: pyplot would keep figures alive and choose a backend for the process.
-    layout = ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.09)  # inches
-    figure = Figure(figsize=(11, 5.2), dpi=120, layout=layout, facecolor="white")
-    figure.suptitle(title, x=0.012, ha="left", fontsize=13, color=INK, fontweight="bold")
+    figure = new_figure(11, 5.2, title)
     grid = figure.add_gridspec(2, 2, height_ratios=(2.4, 1))
     loss = figure.add_subplot(grid[0, 0])
     rate = figure.add_subplot(grid[1, 0], sharex=loss)
@@ -49,9 +41,7 @@ def save_curves(metrics_path: str | Path, png_path: str | Path, title: str) -> N
     _draw_rate(rate, train)
     _draw_score(score, validation)
     loss.tick_params(labelbottom=False)
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png")
-    write_atomically(png_path, buffer.getvalue())
+    write_atomically(png_path, as_png(figure))
 
 
 def _series(records: Iterable[Mapping[str, Any]], name: str) -> tuple[list[int], list[float]]:
@@ -66,18 +56,9 @@ def _names(records: Iterable[Mapping[str, Any]], prefix: str, suffix: str = "") 
     return [name for name in names if name.startswith(prefix) and name.endswith(suffix)]
 
 
-def _style(axes: Any, title: str) -> None:
-    axes.set_title(title, loc="left", fontsize=10, color=INK)
-    axes.grid(color="#e4e7eb", linewidth=0.8)
-    axes.set_axisbelow(True)
-    axes.tick_params(colors="#52606d", labelsize=8.5, length=0)
-    axes.spines[:].set_visible(False)
-    axes.spines["bottom"].set(visible=True, color=FAINT)
-
-
 def _draw_loss(axes: Any, records: Sequence[Mapping[str, Any]]) -> None:
     """The raw loss, faint, and a smoothed one above it; one pair per loss of the method."""
-    _style(axes, "training loss")
+    style_axes(axes, "training loss")
     names = _names(records, "loss_") or _names(records, "loss")
     for name, hue in zip(names, HUES, strict=False):
         steps, values = _series(records, name)
@@ -88,21 +69,21 @@ def _draw_loss(axes: Any, records: Sequence[Mapping[str, Any]]) -> None:
 
 
 def _draw_rate(axes: Any, records: Sequence[Mapping[str, Any]]) -> None:
-    _style(axes, "learning rate")
+    style_axes(axes, "learning rate")
     names = _names(records, "lr")
     for name, hue in zip(names, HUES, strict=False):
         axes.plot(*_series(records, name), color=hue, linewidth=1.5, label=name)
     axes.set_ylim(bottom=0)
     axes.ticklabel_format(axis="y", style="sci", scilimits=(-2, 3))
-    axes.yaxis.get_offset_text().set(fontsize=8.5, color="#52606d")
-    axes.set_xlabel("step", fontsize=9, color="#52606d")
+    axes.yaxis.get_offset_text().set(fontsize=8.5, color=QUIET)
+    axes.set_xlabel("step", fontsize=9, color=QUIET)
     _legend(axes, names)
 
 
 def _draw_score(axes: Any, records: Sequence[Mapping[str, Any]]) -> None:
     """The mIoU with its best point, and that of every group, thinner."""
-    _style(axes, "validation mIoU, %")
-    axes.set_xlabel("step", fontsize=9, color="#52606d")
+    style_axes(axes, "validation mIoU, %")
+    axes.set_xlabel("step", fontsize=9, color=QUIET)
     steps, values = _series(records, "miou")
     if not values:
         axes.set(xticks=(), yticks=())

@@ -10,7 +10,8 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from utils.report.results import Facts, Result, shorten
+from utils.report.facts import Facts, shorten
+from utils.report.results import Result
 
 BASELINE = "cross_entropy"
 NUMBERED = re.compile(r"-\d+$")
@@ -54,28 +55,34 @@ class Group:
         return f"trained on {self.facts.trained_on}, tested on {self.facts.tested_on}"
 
     @property
-    def condition(self) -> str:
-        """One condition of a test set that has several; empty for the whole test set."""
-        return self.results[0].condition
+    def subset(self) -> str:
+        """A data set or condition of a test set that has several; empty for the whole test set."""
+        return self.results[0].subset
 
     @property
     def detailed(self) -> bool:
-        """Whether its classes are worth a table: not for a condition, nor for one of like members.
+        """Whether its classes are worth a table: not of a subset, nor of one of like members.
 
         Members of one architecture are called ``MODEL-1``, ``MODEL-2`` ...
         """
-        return not self.condition and not NUMBERED.search(self.facts.part)
+        return not self.subset and not NUMBERED.search(self.facts.part)
 
     def values(self, score: str) -> list[float]:
         """The score of each row that has one, in percent."""
         found = (result.scores[score] for result in self.results)
         return [value for value in found if value is not None]
 
+    def numbers(self, path: str) -> list[float]:
+        """A reliability number of each row that has it."""
+        found = (result.numbers.get(path) for result in self.results)
+        return [value for value in found if value is not None]
+
 
 def group_results(results: Iterable[Result]) -> list[Group]:
     """Groups in the order of their facts, a baseline before the other methods.
 
-    Conditions are groups of their own where every file of the whole group has them.
+    Data sets of a joined test set and conditions are groups of their own where every file of the
+    whole group has them.
 
     Raises:
         ValueError: naming two files, if one checkpoint counts twice in a group, or if rows of a
@@ -101,12 +108,12 @@ def group_results(results: Iterable[Result]) -> list[Group]:
 
 
 def _complete(rows: Collection[list[Result]]) -> list[list[Result]]:
-    """All but those of conditions that only some files of their group have."""
+    """All but those of subsets that only some files of their group have."""
 
     def files(members: list[Result]) -> frozenset[Path]:
         return frozenset(member.path for member in members)
 
-    whole = {files(members) for members in rows if not members[0].condition}
+    whole = {files(members) for members in rows if not members[0].subset}
     return [members for members in rows if files(members) in whole]
 
 
@@ -164,7 +171,7 @@ def make_labels(rows: Sequence[Result]) -> list[str]:
         ("model", [row.facts.model for row in rows]),
         ("part", [describe_part(row.facts, ensembles) for row in rows]),
         ("method", [row.facts.method for row in rows]),
-        ("data", [f"{row.facts.trained_on} -> {row.facts.tested_on}" for row in rows]),
+        ("data", [_describe_data(row.facts) for row in rows]),
         ("kind", [row.facts.kind for row in rows]),
     ]
     shown = [values for name, values in parts if name == "method" or len(set(values)) > 1]
@@ -178,6 +185,12 @@ def make_labels(rows: Sequence[Result]) -> list[str]:
                 texts = [f"{name} {format_flag(own.get(name))}" for name in flags]
                 labels[index] = ", ".join([label, *texts])
     return labels
+
+
+def _describe_data(facts: Facts) -> str:
+    if not facts.tested_on:
+        return f"trained on {facts.trained_on}"
+    return f"{facts.trained_on} -> {facts.tested_on}"
 
 
 def describe_part(facts: Facts, ensembles: Collection[str]) -> str:

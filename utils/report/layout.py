@@ -16,9 +16,9 @@ from utils.report.content import (
     Report,
     Section,
 )
+from utils.report.facts import shorten
 from utils.report.groups import Group, differing_flags, format_flag, make_labels
-from utils.report.results import shorten
-from utils.report.tables import MISSING
+from utils.report.tables import MISSING, bracketed, number
 from utils.statistics import Difference, Summary
 
 
@@ -41,14 +41,6 @@ class Table:
     rules: frozenset[int] = frozenset()
 
 
-def number(value: float | None, *, signed: bool = False, digits: int = 2) -> str:
-    """So many decimals, ``n/a`` for None."""
-    if value is None:
-        return MISSING
-    value = round(value, digits) + 0.0  # no minus before a zero
-    return f"{value:{'+' if signed else ''}.{digits}f}"
-
-
 def spread(summary: Summary, expected: int, *, digits: int = 2) -> str:
     """Mean ± deviation, with n where a score has fewer values than its group has rows."""
     if summary.mean is None:
@@ -61,9 +53,7 @@ def spread(summary: Summary, expected: int, *, digits: int = 2) -> str:
 
 def interval(found: Summary | Difference, *, digits: int = 2) -> str:
     """A 95 % interval in brackets, ``n/a`` where there is none."""
-    if found.low is None or found.high is None:
-        return MISSING
-    return f"[{number(found.low, digits=digits)}, {number(found.high, digits=digits)}]"
+    return bracketed(found.low, found.high, digits=digits)
 
 
 def p_value(p: float | None) -> str:
@@ -300,6 +290,6 @@ def runs_table(summaries: Sequence[GroupSummary]) -> Table:
 
 
 def whole(summaries: Sequence[GroupSummary]) -> list[GroupSummary]:
-    """Those that have files of their own: neither members nor conditions."""
+    """Those that have files of their own: neither members nor subsets."""
     groups = [(summary, summary.group) for summary in summaries]
-    return [summary for summary, group in groups if not group.facts.part and not group.condition]
+    return [summary for summary, group in groups if not group.facts.part and not group.subset]

@@ -15,7 +15,7 @@ def find_warnings(groups: Sequence[Group], sections: Sequence[Section]) -> list[
     """What makes numbers less sure than they look, one sentence each."""
     warnings = []
     for group in groups:
-        if group.facts.part or group.condition:  # in the files of the whole
+        if group.facts.part or group.subset:  # in the files of the whole
             continue
         repeated = sorted({seed for seed in group.seeds if group.seeds.count(seed) > 1} - {"?"})
         if repeated:
@@ -24,7 +24,7 @@ def find_warnings(groups: Sequence[Group], sections: Sequence[Section]) -> list[
             warnings.append(f"{group.label}: the seed of some results is not recorded.")
     for entry in (entry for section in sections for entry in section.comparisons):
         first, second = entry.baseline.group, entry.method.group
-        if first.facts.part or first.condition:
+        if first.facts.part or first.subset:
             continue
         if set(first.seeds) != set(second.seeds):
             warnings.append(
@@ -104,8 +104,10 @@ def make_notes(sections: Sequence[Section], resamples: int, seed: int) -> list[s
             " published difference."
         )
     if any(not summary.group.detailed for summary in summaries):
+        joined = any(summary.group.results[0].joined for summary in summaries)
+        subsets = "data sets of a joined test set, of conditions" if joined else "conditions"
         notes.append(
-            "Of conditions and of members that share an architecture only the means are shown;"
+            f"Of {subsets} and of members that share an architecture only the means are shown;"
             " their classes are in report.csv."
         )
     results = [result for summary in summaries for result in summary.group.results]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from html import escape
 
@@ -17,9 +18,20 @@ from utils.report.layout import (
     runs_table,
 )
 from utils.report.plots import as_svg, forest_figure, seeds_figure
+from utils.report.reliability_layout import (
+    ROBUSTNESS,
+    Picture,
+    reliability_notes,
+    reliability_tables,
+    robustness_notes,
+    robustness_table,
+)
 
 HTML_MARK = "<!doctype html><!-- SegDoubt report -->"
 MOST_PLOTS = 24  # of differences, so that a page of hundreds of results stays quick
+REM_IN_AN_INCH = 5.9  # of the wider pictures, as of the narrow ones
+FURTHER_DECIMALS = re.compile(r"(?<=\d\.\d\d)\d+")
+LEAST_WIDTH = 40.0  # rem; on narrower screens wide pictures scroll
 PLOT_NOTE = (
     "In the plots of differences an interval is blue where it lies above zero, orange below, grey"
     " where it holds zero; bold classes are those tested."
@@ -54,8 +66,13 @@ table.plain td, table.plain th { text-align: left; }
 """
 
 
-def as_html(report: Report) -> str:
-    """The page: plots as inline SVG, style inline, no request to anywhere."""
+def as_html(report: Report, pictures: Sequence[Picture] = ()) -> str:
+    """The page: plots as inline SVG, style inline, no request to anywhere.
+
+    Args:
+        report: all of it.
+        pictures: of robustness and reliability, see ``report_pictures``.
+    """
     data = "<br>".join(escape(line[:1].upper() + line[1:]) for line in report.data)
     body = [
         "<h1>Report over results</h1>",
@@ -63,6 +80,8 @@ def as_html(report: Report) -> str:
         *(f'<p class="warning">{escape(warning)}</p>' for warning in report.warnings),
     ]
     body += _overview("Overview", overview_tables(report))
+    body += _robustness(report, pictures)
+    body += _reliability(report, pictures)
     left = MOST_PLOTS
     for section in report.sections:
         if section.shown:
@@ -90,6 +109,44 @@ def _overview(title: str, tables: Sequence[Table]) -> Iterator[str]:
         yield f"<h2>{escape(title)}</h2>"
     for table in tables:
         yield f"<h3>{escape(table.title)}</h3>{_table(table)}"
+
+
+def _robustness(report: Report, pictures: Sequence[Picture]) -> Iterator[str]:
+    """Errors relative to the best on the source, if there are several test sets."""
+    if report.robustness is None:
+        return
+    yield "<h2>Robustness</h2>"
+    yield from (f"<p>{escape(note)}</p>" for note in robustness_notes(report.robustness))
+    yield from (_wide_svg(picture) for picture in pictures if picture.name == ROBUSTNESS)
+    yield _table(robustness_table(report.robustness))
+
+
+def _reliability(report: Report, pictures: Sequence[Picture]) -> Iterator[str]:
+    """Tables, then the pictures of each test set, if there are any."""
+    tables = reliability_tables(report)
+    if not tables:
+        return
+    yield "<h2>Reliability</h2>"
+    yield from (f"<p>{escape(note)}</p>" for note in reliability_notes(report))
+    for table in tables:
+        yield f"<h3>{escape(table.title)}</h3>{_table(table)}"
+    shown = ""
+    for picture in pictures:
+        if picture.name == ROBUSTNESS:
+            continue
+        if picture.heading != shown:
+            shown = picture.heading
+            yield f"<h3>{escape(shown)}</h3>"
+        yield _wide_svg(picture)
+
+
+def _wide_svg(picture: Picture) -> str:
+    """A picture that scrolls where the screen is narrow, so that its texts stay readable."""
+    width = REM_IN_AN_INCH * picture.figure.get_figwidth()
+    style = f"max-width: {width:.0f}rem; min-width: {min(width, LEAST_WIDTH):.0f}rem"
+    svg = as_svg(picture.figure, picture.description).replace("<svg", f'<svg style="{style}"', 1)
+    # Hundreds of curves: a hundredth of a point is more than enough.
+    return f'<div class="scroll">{FURTHER_DECIMALS.sub("", svg)}</div>'
 
 
 def _section(section: Section, plots: int) -> Iterator[str]:

@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from utils.report.results import Facts
+from utils.report.facts import Facts
 
 SOURCE = "arXiv 2407.12609"
 METHODS = ("cross_entropy", "uncertainty_cross_entropy")  # baseline and instance uncertainty

@@ -8,12 +8,11 @@ from html import escape
 from typing import Any
 
 from utils.report.content import CAPTIONS, MINORITY, Comparison, Section
-from utils.report.curves import FAINT, HUES, INK
 from utils.report.layout import section_labels
+from utils.report.style import FAINT, GRID, HUES, INK, QUIET
 
 WIDTH = 4.9  # inches: about what a phone is wide, so that texts stay readable there
 ROW = 0.225  # inches for a class
-QUIET, GRID = "#52606d", "#e4e7eb"
 METADATA = ("Date", "Creator", "Format", "Type")  # left out
 # Names that nothing refers to and that would occur once a figure, and fonts other than the page's.
 UNUSED = re.compile(r'(?<=<g) id="[^"]*"|font-family: [^;"]*;? ?|<style.*?</style>', re.DOTALL)

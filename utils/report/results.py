@@ -1,59 +1,43 @@
-"""Result files as rows of a report: the whole, every member of an ensemble, every condition."""
+"""Result files as rows of a report: the whole, its members, its data sets, its conditions."""
 
 from __future__ import annotations
 
 import glob
 import json
-import re
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from utils.report.facts import (
+    Facts,
+    calibrated_by,
+    describe_test,
+    joined,
+    kind_of,
+    method_of,
+    model_of,
+    significant,
+    trained_on,
+    training_flags,
+)
+from utils.report.measures import conditions_of, image_numbers_of, numbers_of
 from utils.report.tables import SCORES
 from utils.statistics import ImageCounts, iou_percent
-
-PUBLISHED_NAME = re.compile(
-    r"(?P<model>.+)_(?P<dataset>[^_]+)_os(?P<output_stride>8|16)"
-    r"(?:_seed(?P<seed>\d+))?(?:_(?P<loss_type>.+))?"
-)
-KIND = re.compile(r"^(best|latest)_")
-LOSS_SAYS_ALL = ("supervised", "ensemble")  # methods that need no name beside the loss
-
-
-@dataclass(frozen=True)
-class Facts:
-    """What people call a row by, and what decides which rows belong together.
-
-    Attributes:
-        model: with the models of its members.
-        part: the member's name, empty for the whole.
-        method: the loss, after the method where that says more.
-        trained_on: data set, split unless it is train, condition.
-        tested_on: data set, split, condition.
-        kind: ``best`` or ``latest`` checkpoint, or empty.
-    """
-
-    model: str
-    part: str
-    method: str
-    trained_on: str
-    tested_on: str
-    kind: str
 
 
 @dataclass(frozen=True)
 class Result:
-    """One row: scores of one trained model or one member of it, on a test set or one condition.
+    """One row: scores of a trained model or a member of it, on a test set or a part of one.
 
     Attributes:
         path: of the file.
         facts: what it is.
-        condition: of several in one test set, empty for the whole test set.
+        subset: the data set or condition in a test set that has several; empty for the whole.
+        dataset: the data set of the images; of a joined test set all of them, ``a+b``.
         test_images: in the test set, None if that is not recorded.
         flags: whatever else could tell two rows apart, by flag.
         seed: of the training; several joined for a deep ensemble; None if it is not recorded.
@@ -64,12 +48,16 @@ class Result:
         pixels: labelled pixels scored.
         classes: names in the order of the train ids.
         scores: percent by class name, and by name of a mean (``miou`` ...); None if undefined.
+        numbers: of the reliability, by dotted path, see ``utils.report.measures``.
+        content: what the file holds of this row, for pictures and intervals.
+        joined: whether the test set is several data sets together.
         family: the classes whose mean is one of the scores, empty for none.
     """
 
     path: Path
     facts: Facts
-    condition: str
+    subset: str
+    dataset: str
     test_images: int | None
     flags: Mapping[str, Any]
     seed: str | None
@@ -80,6 +68,9 @@ class Result:
     pixels: int
     classes: tuple[str, ...]
     scores: Mapping[str, float | None]
+    numbers: Mapping[str, float | None]
+    content: Mapping[str, Any]
+    joined: bool
     family: tuple[str, ...] = ()
 
     @cached_property
@@ -90,7 +81,7 @@ class Result:
             ValueError: if that file is damaged or belongs to another result.
         """
         path = self.path.with_name(f"{self.path.stem}.images.npz")
-        if self.facts.part or self.condition or not path.is_file():
+        if self.facts.part or self.subset or not path.is_file():
             return None
         try:
             with np.load(path, allow_pickle=False) as file:
@@ -137,7 +128,7 @@ def find_results(patterns: Iterable[str]) -> list[Path]:
 
 
 def read_results(path: Path, ignored: frozenset[str], training: frozenset[str]) -> list[Result]:
-    """The rows of one result file: the model, then its members, then its conditions.
+    """The rows of one result file: the model, its members, its data sets, its conditions.
 
     Args:
         path: as ``--test_only`` wrote it.
@@ -160,125 +151,95 @@ def read_results(path: Path, ignored: frozenset[str], training: frozenset[str]) 
         ) from None
 
 
+class _Row(NamedTuple):
+    """Where a row of a file stands in it."""
+
+    scores: Mapping[str, Any]
+    member: str = ""
+    dataset: str = ""  # of several
+    condition: str = ""  # of several
+
+
 def _rows(
     path: Path, content: dict[str, Any], ignored: frozenset[str], training: frozenset[str]
 ) -> Iterator[Result]:
-    checkpoint, tested, opts = content["checkpoint"], content["dataset"], content["opts"]
+    checkpoint, opts, results = content["checkpoint"], content["opts"], content["results"]
     checkpoints = checkpoint.get("members") or [checkpoint]
     trained = [training_flags(entry, opts) for entry in checkpoints]
     seeds = [flags.get("random_seed") for flags in trained]
-    flags = {
-        f"test {name}": value
-        for name, value in significant(opts, ignored | training | {"num_models"}).items()
-    }
-    members = [significant(entry, ignored) for entry in trained]
-    for name in sorted({name for member in members for name in member}):
-        values = [member.get(name) for member in members]
-        flags[name] = values[0] if len(set(map(str, values))) == 1 else values
     classes = tuple(content["classes"])
-    results = content["results"]
-    parts = [
-        ("", "", results["total"]),
-        *((member, "", scores) for member, scores in results.get("member", {}).items()),
-        *(("", condition, scores) for condition, scores in results.get("condition", {}).items()),
-    ]
-    for part, condition, scores in parts:
+    for row in _places(results):
+        test = describe_test(content["dataset"], row.dataset, row.condition)
+        whole = not (row.member or row.dataset or row.condition)
         yield Result(
             path,
             Facts(
                 model=model_of(opts, trained),
-                part=part,
-                method=_joined(map(method_of, trained)),
-                trained_on=_joined(map(trained_on, trained)),
-                tested_on=_words(
-                    tested["name"], tested["split"], condition or tested.get("condition")
-                ),
-                kind=_joined(kind_of(entry) for entry in checkpoints),
+                part=row.member,
+                method=joined(map(method_of, trained)),
+                trained_on=joined(map(trained_on, trained)),
+                tested_on=test.text,
+                kind=joined(kind_of(entry) for entry in checkpoints),
             ),
-            condition,
-            tested.get("images") if not condition else None,
-            flags,
+            "/".join(filter(None, (row.dataset, row.condition))),
+            test.dataset,
+            test.images,
+            _flags(content, trained, ignored, training),
             None if None in seeds else "+".join(map(str, seeds)),
             " ".join(entry["sha256"] for entry in checkpoints),
             checkpoint.get("step"),
             content.get("commit"),
-            tested["fingerprint"],
-            scores["pixels"],
+            test.fingerprint,
+            row.scores["pixels"],
             classes,
             {
-                **{name: scores["class_iou"][name] for name in classes},
-                **{name: scores[name] for name in SCORES},
+                **{name: row.scores["class_iou"][name] for name in classes},
+                **{name: row.scores[name] for name in SCORES},
             },
+            numbers_of(row.scores) | (image_numbers_of(results) if whole else {}),
+            row.scores,
+            joined="dataset" in results and not row.dataset,
         )
 
 
-def significant(flags: Mapping[str, Any], ignored: frozenset[str] | set[str]) -> dict[str, Any]:
-    """The flags that matter and are set; an older file lacks flags that came later."""
-    return {
-        name: value
-        for name, value in flags.items()
-        if name not in ignored and value not in (None, False, [])
-    }
+def _places(results: Mapping[str, Any]) -> Iterator[_Row]:
+    """The rows of a file, in order."""
+    yield _Row(results["total"])
+    for member, scores in results.get("member", {}).items():
+        yield _Row(scores, member=member)
+    several = results.get("dataset", {})
+    for name, scores in several.items():
+        yield _Row(scores, dataset=name)
+    for name, scores in conditions_of(results).items():
+        dataset, _, condition = name.partition("/") if several else ("", "", name)
+        yield _Row(scores, dataset=dataset, condition=condition)
 
 
-def training_flags(checkpoint: Mapping[str, Any], opts: Mapping[str, Any]) -> dict[str, Any]:
-    """The flags of the training; of a checkpoint that has none what its name tells."""
-    if checkpoint.get("opts"):
-        return dict(checkpoint["opts"])
-    stem = KIND.sub("", Path(checkpoint["path"]).stem)
-    match = PUBLISHED_NAME.fullmatch(stem)
-    if match is None:
-        return {"model": opts.get("model"), "name": stem}
-    found: dict[str, Any] = {name: value for name, value in match.groupdict().items() if value}
-    seed = found.pop("seed", None)
-    return {**found, "random_seed": int(seed)} if seed else found
+def _flags(
+    content: Mapping[str, Any],
+    trained: Iterable[dict[str, Any]],
+    ignored: frozenset[str],
+    training: frozenset[str],
+) -> dict[str, Any]:
+    """What could tell two rows apart: flags of the test, the calibrator, flags of the training."""
+    tested = significant(content["opts"], ignored | training | {"num_models"})
+    calibrator = content.get("calibrator")
+    if calibrator:
+        tested.pop("calibrator", None)  # the path of a file that every seed has of its own
+    if "eval_on" in tested:
+        tested["eval_on"] = [_without_root(part) for part in tested["eval_on"]]
+    flags = {f"test {name}": value for name, value in tested.items()}
+    if calibrator:
+        flags["calibrator"] = calibrated_by(calibrator)
+        fitted = significant(calibrator.get("flags") or {}, {"random_seed"})
+        flags |= {f"calibrator {name}": value for name, value in fitted.items()}
+    members = [significant(entry, ignored | {"calibrator"}) for entry in trained]
+    for name in sorted({name for member in members for name in member}):
+        values = [member.get(name) for member in members]
+        flags[name] = values[0] if len(set(map(str, values))) == 1 else values
+    return flags
 
 
-def model_of(opts: Mapping[str, Any], trained: list[dict[str, Any]]) -> str:
-    """The model's name, followed by those of its members."""
-    name = str(opts.get("model") or trained[0].get("model") or "unknown model")
-    members = [flags.get("model") for flags in trained] if len(trained) > 1 else []
-    if name == "ensemble":
-        flags = trained[0]
-        members = flags.get("member") or [flags.get("backbone")] * (flags.get("num_models") or 1)
-    elif opts.get("backbone"):
-        members = [opts["backbone"]]
-    counts = Counter(shorten(str(member)) for member in members)
-    texts = [f"{count} x {model}" if count > 1 else model for model, count in counts.items()]
-    return f"{name} of {' + '.join(texts)}" if texts else name
-
-
-def shorten(model: str) -> str:
-    """A model's name without what most of them start with."""
-    return model.removeprefix("deeplabv3plus_")
-
-
-def method_of(flags: Mapping[str, Any]) -> str:
-    """The loss, after the method where the loss alone does not describe the training."""
-    method, loss = flags.get("method"), flags.get("loss_type")
-    own = method if method not in (None, *LOSS_SAYS_ALL) else None
-    return _words(own, loss) or "loss not recorded"
-
-
-def trained_on(flags: Mapping[str, Any]) -> str:
-    """The training's data set, its split unless that is train, its condition."""
-    split = flags.get("train_split")
-    return (
-        _words(flags.get("dataset"), None if split == "train" else split, flags.get("condition"))
-        or "unknown data"
-    )
-
-
-def kind_of(checkpoint: Mapping[str, Any]) -> str:
-    """Whether a checkpoint is the best or the latest of its run, by its name."""
-    match = KIND.match(Path(checkpoint["path"]).name)
-    return match[1] if match else ""
-
-
-def _joined(names: Iterable[str]) -> str:
-    """Different names once each."""
-    return " + ".join(dict.fromkeys(names))
-
-
-def _words(*words: str | None) -> str:
-    return " ".join(filter(None, words))
+def _without_root(part: str) -> str:
+    """A part of ``--eval_on`` without the folder of its data."""
+    return ",".join(word for word in part.split(",") if not word.startswith("root="))

@@ -5,6 +5,15 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
+from utils.report.measures import (
+    COLUMNS,
+    TITLES,
+    Block,
+    blocks_of,
+    numbers_of,
+    parts_of,
+)
+
 MISSING = "n/a"
 CLASS_SCORES = {"class_iou": "IoU", "class_accuracy": "accuracy", "class_dice": "dice"}
 SCORES = {
@@ -54,6 +63,21 @@ def _cell(value: object) -> str:
     return f"{value:.2f}" if isinstance(value, float) else str(value)
 
 
+def number(value: float | None, *, signed: bool = False, digits: int = 2) -> str:
+    """So many decimals, ``n/a`` for None."""
+    if value is None:
+        return MISSING
+    value = round(value, digits) + 0.0  # no minus before a zero
+    return f"{value:{'+' if signed else ''}.{digits}f}"
+
+
+def bracketed(low: float | None, high: float | None, *, digits: int = 2) -> str:
+    """An interval in brackets, ``n/a`` where there is none."""
+    if low is None or high is None:
+        return MISSING
+    return f"[{number(low, digits=digits)}, {number(high, digits=digits)}]"
+
+
 def results_table(results: Mapping[str, Any], class_names: Sequence[str]) -> str:
     """The scores of an evaluation as text: one row a class, then the means, all in percent.
 
@@ -62,12 +86,8 @@ def results_table(results: Mapping[str, Any], class_names: Sequence[str]) -> str
             ``dataset``, ``condition`` and ``member``, each part of which adds a column.
         class_names: the order of the rows.
     """
-    total = results["total"]
-    members = {
-        name.removeprefix("deeplabv3plus_"): scores
-        for name, scores in results.get("member", {}).items()
-    }
-    groups = {**results.get("dataset", {}), **results.get("condition", {}), **members}
+    groups = parts_of(results)
+    total = groups.pop("all")
     by_class = [total[name] for name in CLASS_SCORES] + [g["class_iou"] for g in groups.values()]
     classes = format_table(
         [[name, *(scores[name] for scores in by_class)] for name in class_names],
@@ -81,3 +101,59 @@ def results_table(results: Mapping[str, Any], class_names: Sequence[str]) -> str
     rows.append(["classes seen", *seen])
     rows.append(["labelled pixels", *(f"{part['pixels']:,}" for part in parts)])
     return f"{classes}\n\n{format_table(rows, ['mean, %', 'all', *groups])}"
+
+
+def reliability_table(results: Mapping[str, Any]) -> str:
+    """Calibration, misclassification and detection of the unknown as text, units in the headings.
+
+    A row for the whole, each data set, each condition and each member, with 95 % intervals where
+    the result has them; of image-level detection one for each data set that it is against.
+
+    Args:
+        results: what the metrics compute. Without any reliability in it the text is empty.
+    """
+    parts = parts_of(results)
+    rows = {name: numbers for name, part in parts.items() if (numbers := numbers_of(part))}
+    tables = [_block_table(block, rows, parts) for block in blocks_of(rows.values())]
+    for score, content in results.get("image_ood", {}).items():
+        columns = COLUMNS["image_ood"]
+        tables.append(
+            format_table(
+                [
+                    [name, f"{found['images']:,}"]
+                    + [number(found[column.key], digits=column.digits) for column in columns]
+                    for name, found in content["against"].items()
+                ],
+                [
+                    f"{TITLES['image_ood']}\nby {score}: {content['in_domain']} against",
+                    *("images", *(column.heading for column in columns)),
+                ],
+            )
+        )
+    return "\n\n".join(tables)
+
+
+def _block_table(
+    block: Block, rows: Mapping[str, Mapping[str, float | None]], parts: Mapping[str, Any]
+) -> str:
+    """One table of numbers by part, a line below the whole."""
+    lines = []
+    for name, numbers in rows.items():
+        intervals = parts[name].get("intervals", {})
+        paths = [(f"{block.prefix}.{column.key}", column.digits) for column in block.columns]
+        if any(path in numbers for path, _ in paths):
+            lines.append([name, *(_with_interval(numbers, intervals, *path) for path in paths)])
+    title = block.title.replace(" by ", "\nby ").replace(", ", ",\n")
+    rules = {1} if len(lines) > 1 and lines[0][0] == "all" else ()
+    return format_table(lines, [title, *(column.heading for column in block.columns)], rules)
+
+
+def _with_interval(
+    numbers: Mapping[str, float | None],
+    intervals: Mapping[str, Sequence[float | None]],
+    path: str,
+    digits: int,
+) -> str:
+    text = number(numbers.get(path), digits=digits)
+    low, high = intervals.get(path) or (None, None)
+    return text if low is None else f"{text} {bracketed(low, high, digits=digits)}"

@@ -6,9 +6,17 @@ import csv
 import io
 import re
 import textwrap
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from utils.report.content import CAPTIONS, IMAGES, Comparison, GroupSummary, Report, Section
+from utils.report.content import (
+    CAPTIONS,
+    IMAGES,
+    SEEDS,
+    Comparison,
+    GroupSummary,
+    Report,
+    Section,
+)
 from utils.report.layout import (
     Table,
     changed_flags,
@@ -19,7 +27,14 @@ from utils.report.layout import (
     overview_tables,
     whole,
 )
+from utils.report.reliability_layout import (
+    reliability_notes,
+    reliability_tables,
+    robustness_notes,
+    robustness_table,
+)
 from utils.report.tables import format_table
+from utils.statistics import Summary
 
 WIDTH = 100  # columns of a text report
 HEADING_WIDTH = 16  # of a column
@@ -51,6 +66,7 @@ def as_text(report: Report) -> str:
     if report.warnings:
         blocks.append("\n".join(_wrapped(report.warnings, "WARNING: ")))
     blocks += [_heading("Overview"), *map(_text_table, overview_tables(report))]
+    blocks += _text_reliability(report)
     for section in report.sections:
         if section.shown:
             blocks += _text_section(section)
@@ -60,6 +76,22 @@ def as_text(report: Report) -> str:
     blocks += [_heading("How to read this"), "\n".join(_wrapped(report.notes, "- "))]
     blocks += [_heading("Results"), "\n".join(_runs(report.summaries))]
     return "\n\n".join(blocks) + "\n"
+
+
+def _text_reliability(report: Report) -> Iterator[str]:
+    """Robustness and reliability, as far as there are any."""
+    if report.robustness is not None:
+        yield _heading("Robustness")
+        yield "\n".join(_wrapped(robustness_notes(report.robustness)))
+        yield _text_table(robustness_table(report.robustness))
+    whole_tables = reliability_tables(report)
+    if whole_tables:
+        yield _heading("Reliability")
+        yield "\n".join(_wrapped(reliability_notes(report)))
+    for table, narrow in zip(
+        whole_tables, reliability_tables(report, intervals=False), strict=True
+    ):
+        yield _text_table(table if _fits(table) else narrow)
 
 
 def _counted(report: Report) -> str:
@@ -147,7 +179,10 @@ def _runs(summaries: Sequence[GroupSummary]) -> Iterator[str]:
 
 
 def as_csv(report: Report) -> str:
-    """One row for each group and score, in percent; empty where there is no number."""
+    """One row for each group and score, in percent but for NLL, Brier score, thresholds and ratios.
+
+    Empty where there is no number.
+    """
     buffer = io.StringIO()
     writer = csv.DictWriter(buffer, COLUMNS, lineterminator="\n")
     writer.writeheader()
@@ -157,21 +192,53 @@ def as_csv(report: Report) -> str:
             entry = compared.get(summary.group.label)
             for name, _ in named_scores(section):
                 writer.writerow(_csv_row(summary, entry, name))
+    for row in _reliability_rows(report):
+        writer.writerow(_rounded(row))
     return buffer.getvalue()
+
+
+def _reliability_rows(report: Report) -> Iterator[dict[str, object]]:
+    """Every reliability number and every relative error, of each group."""
+    for summary in report.summaries:
+        over = SEEDS if len(summary.group.results) > 1 else IMAGES
+        for path, found in summary.numbers.items():
+            metric, _, name = path.partition("class_ece.")
+            yield {
+                **_summary_cells(summary, found, over),
+                "class": name,
+                "metric": f"{metric}class_ece" if name else path,
+            }
+    for point in report.robustness.points if report.robustness else ():
+        for metric, found in (
+            ("relative_miou_error", point.miou_error),
+            ("relative_ece", point.ece_error),
+        ):
+            if found.n:
+                yield {**_summary_cells(point.summary, found, SEEDS), "metric": metric}
+
+
+def _summary_cells(summary: GroupSummary, found: Summary, over: str) -> dict[str, object]:
+    return {
+        "group": summary.group.label,
+        "mean": found.mean,
+        "std": found.std,
+        "n": found.n,
+        "low": found.low,
+        "high": found.high,
+        "interval": "" if found.low is None else over,
+    }
+
+
+def _rounded(row: Mapping[str, object]) -> dict[str, object]:
+    return {key: f"{v:.6g}" if isinstance(v, float) else v for key, v in row.items()}
 
 
 def _csv_row(summary: GroupSummary, entry: Comparison | None, name: str) -> dict[str, object]:
     score = summary.scores[name]
     row: dict[str, object] = {
-        "group": summary.group.label,
+        **_summary_cells(summary, score, summary.interval),
         "class": "" if name in CAPTIONS else name,
         "metric": name if name in CAPTIONS else "iou",
-        "mean": score.mean,
-        "std": score.std,
-        "n": score.n,
-        "low": score.low,
-        "high": score.high,
-        "interval": "" if score.low is None else summary.interval,
         "paper": summary.paper.get(name),
     }
     if entry is not None:
@@ -184,12 +251,15 @@ def _csv_row(summary: GroupSummary, entry: Comparison | None, name: str) -> dict
             "p": found.p,
             "p_holm": found.p_holm,
         }
-    return {key: f"{v:.6g}" if isinstance(v, float) else v for key, v in row.items()}
+    return _rounded(row)
 
 
 def as_latex(report: Report) -> str:
     r"""Tables for ``\usepackage{booktabs}``, one for each block of the report."""
     tables = [_latex_table(table) for table in overview_tables(report)]
+    if report.robustness is not None:
+        tables.append(_latex_table(robustness_table(report.robustness)))
+    tables += map(_latex_table, reliability_tables(report))
     for section in report.sections:
         if not section.shown:
             continue

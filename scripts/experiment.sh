@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Functions of the experiments on instance uncertainty; the scripts beside this file source it.
+# Functions of the experiments; the scripts in the folders beside this file source it.
 #
 #   DATA_ROOT  holds the data sets, as each script says
 #   SEEDS      of the runs that are compared, such as "1 2 3 4 5"
@@ -10,7 +10,7 @@
 #
 # What is finished is skipped; what was interrupted goes on where it stopped.
 set -euo pipefail
-cd "$(dirname "${BASH_SOURCE[0]}")/../.."
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
 if [[ -z ${PYTHON:-} ]]; then
   if [[ -x .venv/bin/python ]]; then PYTHON=.venv/bin/python; else PYTHON=python3; fi
 fi
@@ -93,4 +93,29 @@ report() {
   local out=$1 name=$2
   shift 2
   "$PYTHON" main.py --report "$@" --output_dir "$out" --run_name "$name"
+}
+
+# fit OUT NAME KIND FLAGS...: one calibrator, OUT/checkpoints/calibrator_NAME.pth
+fit() {
+  local out=$1 name=$2 kind=$3
+  shift 3
+  "$PYTHON" main.py --fit_calibrator "$kind" --output_dir "$out" --run_name "$name" \
+    --continue_training "$@"
+}
+
+# calibrator_flags NAME: the flags of a calibrator by the name it has in the tables; calibrator=(KIND FLAGS)
+calibrator_flags() {
+  case $1 in
+    temperature) calibrator=(temperature) ;;
+    temperature_nll) calibrator=(temperature --fit_objective nll) ;;
+    vector) calibrator=(vector) ;;
+    cluster) calibrator=(cluster) ;;
+    cluster_soft) calibrator=(cluster --cluster_assignment soft) ;;
+    local) calibrator=(local) ;;
+    local_corrected) calibrator=(local --lts_init_t 1 --lts_init random --lts_floor clamp) ;;
+    *)
+      echo "no calibrator is called $1" >&2
+      return 2
+      ;;
+  esac
 }

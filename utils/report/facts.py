@@ -1,0 +1,194 @@
+"""What people call a result by, read from the flags of its training and its test."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+PUBLISHED_NAME = re.compile(
+    r"(?P<model>.+)_(?P<dataset>[^_]+)_os(?P<output_stride>8|16)"
+    r"(?:_seed(?P<seed>\d+))?(?:_(?P<loss_type>.+))?"
+)
+KIND = re.compile(r"^(best|latest)_")
+MOST_NAMES = 3  # of scenes, in the name of a test set
+IMPLIED = {"ece_bins": 15, "pavpu_patch": 4}  # what older files, which lack them, were made with
+LOSS_SAYS_ALL = ("supervised", "ensemble")  # methods that need no name beside the loss
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What people call a row by, and what decides which rows belong together.
+
+    Attributes:
+        model: with the models of its members.
+        part: the member's name, empty for the whole.
+        method: the loss, after the method where that says more.
+        trained_on: data set, split unless it is train, condition.
+        tested_on: data set, split, condition.
+        kind: ``best`` or ``latest`` checkpoint, or empty.
+    """
+
+    model: str
+    part: str
+    method: str
+    trained_on: str
+    tested_on: str
+    kind: str
+
+
+class Test(NamedTuple):
+    """A test set, or a data set or condition of one.
+
+    Attributes:
+        text: data set, split, condition.
+        dataset: of the images, ``a+b`` for several together.
+        images: None if that is not recorded.
+        fingerprint: of the part if it is recorded, else of the whole.
+    """
+
+    text: str
+    dataset: str
+    images: int | None
+    fingerprint: str
+
+
+def describe_test(tested: Mapping[str, Any], dataset: str, condition: str) -> Test:
+    """A test set by what its result file says of it.
+
+    Args:
+        tested: ``dataset`` of the file; ``parts`` in it, if there are any, are what
+            ``--eval_on`` named, or the same of each part.
+        dataset: one of several, empty for all of them.
+        condition: one of several, empty for all of them.
+    """
+    parts = map(_part, tested.get("parts") or ())
+    mine = [part for part in parts if part["name"] == dataset]
+    source: Mapping[str, Any] = tested
+    if dataset:
+        source = mine[0] if len(mine) == 1 else {"name": dataset}
+    splits = joined((part["split"] for part in mine if part.get("split")), "+")
+    return Test(
+        words(
+            source["name"],
+            splits or source.get("split") or _split_of(tested, dataset),
+            _together(source.get("scenes")),
+            condition or _together(source.get("condition")),
+            _together(source.get("corruption")),
+        ),
+        source["name"],
+        None if condition else source.get("images"),
+        source.get("fingerprint", tested["fingerprint"]),
+    )
+
+
+def _part(part: Mapping[str, Any] | str) -> Mapping[str, Any]:
+    """A part of a test set; one typed as ``DATASET,key=value...`` by its keys."""
+    if not isinstance(part, str):
+        return part
+    name, *settings = part.split(",")
+    found = dict(setting.partition("=")[::2] for setting in settings)
+    return {"name": name, "scenes": found.pop("scene", None), **found}
+
+
+def _together(value: str | Sequence[str] | None) -> str | None:
+    """One name or several as one word; many only by their number."""
+    if not value:
+        return None
+    if isinstance(value, str):
+        return value
+    return "+".join(value) if len(value) <= MOST_NAMES else f"{len(value)} of them"
+
+
+def _split_of(tested: Mapping[str, Any], dataset: str) -> str:
+    """The split of one of several data sets; all of them where they do not tell which."""
+    names, splits = tested["name"].split("+"), (tested["split"] or "").split("+")
+    if len(names) == len(splits) and dataset in names:
+        return str(splits[names.index(dataset)])
+    return "+".join(splits)
+
+
+def significant(flags: Mapping[str, Any], ignored: frozenset[str] | set[str]) -> dict[str, Any]:
+    """The flags that matter and are set; an older file lacks flags that came later."""
+    return {
+        name: value
+        for name, value in flags.items()
+        if name not in ignored and value not in (None, False, []) and IMPLIED.get(name) != value
+    }
+
+
+def training_flags(checkpoint: Mapping[str, Any], opts: Mapping[str, Any]) -> dict[str, Any]:
+    """The flags of the training; of a checkpoint that has none what its name tells."""
+    if checkpoint.get("opts"):
+        return dict(checkpoint["opts"])
+    stem = KIND.sub("", Path(checkpoint["path"]).stem)
+    match = PUBLISHED_NAME.fullmatch(stem)
+    if match is None:
+        return {"model": opts.get("model"), "name": stem}
+    found: dict[str, Any] = {name: value for name, value in match.groupdict().items() if value}
+    seed = found.pop("seed", None)
+    return {**found, "random_seed": int(seed)} if seed else found
+
+
+def model_of(opts: Mapping[str, Any], trained: list[dict[str, Any]]) -> str:
+    """The model's name, followed by those of its members."""
+    name = str(opts.get("model") or trained[0].get("model") or "unknown model")
+    members = [flags.get("model") for flags in trained] if len(trained) > 1 else []
+    if name == "ensemble":
+        flags = trained[0]
+        members = flags.get("member") or [flags.get("backbone")] * (flags.get("num_models") or 1)
+    elif opts.get("backbone"):
+        members = [opts["backbone"]]
+    counts = Counter(shorten(str(member)) for member in members)
+    texts = [f"{count} x {model}" if count > 1 else model for model, count in counts.items()]
+    return f"{name} of {' + '.join(texts)}" if texts else name
+
+
+def shorten(model: str) -> str:
+    """A model's name without what most of them start with."""
+    return model.removeprefix("deeplabv3plus_")
+
+
+def method_of(flags: Mapping[str, Any]) -> str:
+    """The loss, after the method where the loss alone does not describe the training."""
+    method, loss = flags.get("method"), flags.get("loss_type")
+    own = method if method not in (None, *LOSS_SAYS_ALL) else None
+    return words(own, loss) or "loss not recorded"
+
+
+def trained_on(flags: Mapping[str, Any]) -> str:
+    """The training's data set, its split unless that is train, its condition."""
+    split = flags.get("train_split")
+    return (
+        words(flags.get("dataset"), None if split == "train" else split, flags.get("condition"))
+        or "unknown data"
+    )
+
+
+def calibrated_by(calibrator: Mapping[str, Any]) -> str:
+    """The kind of a calibrator and, in brackets, what it was fitted on; not its file."""
+    fitted = calibrator.get("fitted_on")
+    if isinstance(fitted, Mapping):
+        fitted = words(fitted.get("dataset"), fitted.get("split"))
+    elif isinstance(fitted, list):
+        fitted = " + ".join(map(str, fitted))
+    return words(calibrator["kind"], f"({fitted})" if fitted else None)
+
+
+def kind_of(checkpoint: Mapping[str, Any]) -> str:
+    """Whether a checkpoint is the best or the latest of its run, by its name."""
+    match = KIND.match(Path(checkpoint["path"]).name)
+    return match[1] if match else ""
+
+
+def joined(names: Iterable[str], sign: str = " + ") -> str:
+    """Different names once each."""
+    return sign.join(dict.fromkeys(names))
+
+
+def words(*texts: str | None) -> str:
+    """The texts that are not empty, with a space between them."""
+    return " ".join(filter(None, texts))
