@@ -88,11 +88,14 @@ def identity(flags: dict[str, Any]) -> dict[str, Any]:
 
 
 def differing_flags(opts: Namespace, stored: dict[str, Any]) -> list[str]:
-    """What an existing run has otherwise, one text a flag: ``--lr 0.1 (there 0.01)``."""
+    """What an existing run has otherwise, one text a flag: ``--lr 0.1 (there 0.01)``.
+
+    A flag that the run does not know came later; it differs only where it is typed.
+    """
     mine, theirs = identity(checkpoint.plain(opts)), identity(stored)
     return [
         f"--{name} {mine.get(name)} (there {theirs.get(name)})"
-        for name in sorted(mine.keys() | theirs.keys())
+        for name in sorted(theirs.keys() | (mine.keys() & opts.typed))
         if mine.get(name) != theirs.get(name)
     ]
 

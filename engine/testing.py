@@ -106,6 +106,7 @@ def run_test(opts: Namespace) -> int:
 
 def show(results: dict[str, Any], names: Sequence[str], path: Path) -> None:
     """Print the tables of a result and draw its pictures beside it."""
+    warn_of_void(results)
     if "class_iou" in results.get("total", {}):
         sys.stdout.write(f"{results_table(results, names)}\n")
     if table := reliability_table(results):
@@ -114,6 +115,16 @@ def show(results: dict[str, Any], names: Sequence[str], path: Path) -> None:
 
         save_reliability_pictures(results, path.with_suffix(""), path.stem)
     logger.info("results in %s", path)
+
+
+def warn_of_void(results: dict[str, Any]) -> None:
+    """Say which parts of a result no labelled pixel stands behind."""
+    parts = {"the whole test": results.get("total", {})}
+    for field in ("dataset", "condition", "scene"):
+        parts |= {f"{field} {name}": part for name, part in results.get(field, {}).items()}
+    for name, part in parts.items():
+        if 0 in (part.get("pixels"), part.get("calibration", {}).get("pixels")):
+            logger.warning("no labelled pixel in %s: its numbers are n/a", name)
 
 
 def metric_settings(opts: Namespace, dataset: SegDataset) -> MetricSettings:

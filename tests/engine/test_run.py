@@ -106,6 +106,16 @@ def test_an_unfinished_run_wants_to_be_asked(tmp_path, step, where):
         claim(run, flags(tmp_path))
 
 
+def test_a_flag_that_came_after_the_run_matters_only_where_it_is_typed(tmp_path):
+    old = flags(tmp_path)
+    left_by(old, step=50)
+    new = flags(tmp_path, newer=15, continue_training=True)
+    assert claim(Run(run_name(new), tmp_path), new)["cur_itrs"] == 50
+    new.typed = frozenset({"newer"})
+    with pytest.raises(ValueError, match=r"--newer 15 \(there None\)"):
+        claim(Run(run_name(new), tmp_path), new)
+
+
 def test_continuing_gives_the_latest_checkpoint(tmp_path):
     run = left_by(flags(tmp_path), step=50)
     assert claim(run, flags(tmp_path, continue_training=True))["cur_itrs"] == 50

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -10,11 +9,10 @@ import torch
 from torch import Tensor
 
 from utils.class_map import class_map
+from utils.log import logger
 from utils.types import IGNORE_INDEX
 
 CHUNK = 1 << 15  # pixels: 2.5 MB of float32 at 19 classes, which stays in a core's cache
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 from typing import Any, NamedTuple, Self
 
@@ -12,14 +11,13 @@ from torch import Tensor
 from uncertainty.calibrators.base import Calibrator, divided
 from uncertainty.calibrators.pixels import Pixels, prepare, warn_of_void
 from uncertainty.calibrators.search import TemperatureFit
+from utils.log import logger
 from utils.types import Prediction
 
 BOUNDS = (0.05, 20.0)
 FLAT = 1e-9  # derivative by 1/T, in units of logits, at which the likelihood counts as greatest
 MAX_STEPS = 100
 RESOLUTION = 1e-15  # relative step that no longer changes 1/T
-
-logger = logging.getLogger(__name__)
 
 
 class Temperature(Calibrator):

@@ -197,7 +197,8 @@ def _draw_histogram(
         shares = 100 * counts / max(np.sum(counts), 1)
         axes.stairs(shares, edges, fill=True, **_look(hue), linewidth=0)
         axes.stairs(shares, edges, color=hue, linewidth=1.4)
-    axes.set_yscale("log")
+    if any(any(one[kind]) for one in histograms for kind in kinds):
+        axes.set_yscale("log")  # of nothing, matplotlib warns
     axes.set(xlim=(edges[0], edges[-1]), ylim=(LEAST_SHARE, 110))
     ticks = (0.01, 0.1, 1, 10, 100)
     axes.set_yticks(ticks, [f"{tick:g}" for tick in ticks])
