@@ -22,7 +22,7 @@ from metrics import MetricSettings, build_metrics
 from metrics.per_image import PerImageCounts
 from options import parse
 from uncertainty import SCORES
-from utils.types import Batch, Consumer
+from utils.types import Batch, Consumer, ForwardVariant, Prediction
 
 SIZE = (512, 1024)
 QUICK_SIZE = (64, 128)
@@ -109,24 +109,39 @@ def evaluator(count: int, size: tuple[int, int], device: torch.device) -> Callab
         consumers = build_metrics(names, NAMES, chosen)
         if "segmentation" in names:
             consumers.append(PerImageCounts(NAMES))
-        run_pass(predictor, network, batches, [Sums(each) for each in consumers], prepare=bring)
+        readers = [Reader(), *(Sums(each) for each in consumers)]
+        run_pass(predictor, network, batches, readers, prepare=bring)
 
     return evaluate
 
 
-class Sums:
-    """A consumer without what it computes once, after the last batch."""
+class Reader:
+    """A consumer that only asks for predictions."""
 
-    def __init__(self, consumer: Consumer) -> None:
-        self.needs, self.variant = consumer.needs, consumer.variant
-        self.update = consumer.update
+    needs: frozenset[str] = frozenset()
+    variant: ForwardVariant | None = None
+
+    def update(self, batch: Batch, prediction: Prediction) -> None:
+        """Take nothing in."""
 
     def all_reduce(self) -> None:
         """Nothing."""
 
     def compute(self) -> dict[str, Any]:
-        """Nothing."""
+        """No results."""
         return {}
+
+
+class Sums(Reader):
+    """A consumer without what it computes once, after the last batch."""
+
+    def __init__(self, consumer: Consumer) -> None:
+        self.needs, self.variant = consumer.needs, consumer.variant
+        self.consumer = consumer
+
+    def update(self, batch: Batch, prediction: Prediction) -> None:
+        """What the consumer does with every batch."""
+        self.consumer.update(batch, prediction)
 
 
 def with_unknown(batch: Batch) -> Batch:
@@ -163,10 +178,10 @@ def peak_memory(count: int) -> float:
 
 def evaluate_in_process(count: int) -> float:
     """Evaluate so many images in this process; its peak resident memory in MB."""
-    import resource
-
     torch.set_num_threads(1)
     evaluate = evaluator(1, MEMORY_SIZE, torch.device("cpu"))
     for _ in range(count):
         evaluate(SETS["all"], ("msp", "entropy"))
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    # Not getrusage: its peak is also that of the process that started this one.
+    status = Path("/proc/self/status").read_text()
+    return int(status.split("VmHWM:")[1].split()[0]) * 1024 / 1e6

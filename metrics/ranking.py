@@ -209,16 +209,16 @@ def roc_curve(ranked: Ranking) -> dict[str, list[float]]:
 
 
 def precision_recall_curve(ranked: Ranking) -> dict[str, list[float]]:
-    """Recall, ascending, and precision of at most 101 thresholds.
+    """Recall, ascending, and precision of at most 100 thresholds.
 
-    The first threshold (the highest score), then the first to reach each hundredth of recall.
-    Precision between two points is that of the right one.
+    They are the first to reach each hundredth of recall; before, precision is that of a handful of
+    pixels. Precision between two points is that of the right one.
     """
     if not ranked.defined:
         return {"recall": [], "precision": []}
     found, alarms, _ = _descending(ranked)
     recall = found / found[-1]
-    chosen = np.unique(np.searchsorted(recall, np.linspace(0, 1, CURVE_POINTS)))
+    chosen = np.unique(np.searchsorted(recall, np.linspace(0, 1, CURVE_POINTS)[1:]))
     precision = found / (found + alarms)
     return {"recall": recall[chosen].tolist(), "precision": precision[chosen].tolist()}
 

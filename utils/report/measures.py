@@ -99,10 +99,14 @@ def conditions_of(results: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def parts_of(results: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+def parts_of(results: Mapping[str, Any], *, scenes: bool = False) -> dict[str, dict[str, Any]]:
     """The whole under ``all``, then data sets, conditions and members, each by its name.
 
     The whole is empty where nothing but images was told apart.
+
+    Args:
+        results: what the metrics compute.
+        scenes: also the scenes, where the results have them.
     """
     members = {
         name.removeprefix("deeplabv3plus_"): part
@@ -112,6 +116,7 @@ def parts_of(results: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
         "all": results.get("total", {}),
         **results.get("dataset", {}),
         **conditions_of(results),
+        **(results.get("scene", {}) if scenes else {}),
         **members,
     }
 

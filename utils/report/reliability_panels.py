@@ -70,7 +70,7 @@ def reliability_figure(named: Runs, title: str) -> Any:
         _write_errors(top, runs)
         label_axes(bottom, "confidence, %", "pixels, %" if column == 0 else "")
         label_axes(top, "", "accuracy, %" if column == 0 else "")
-    _gap_legend(figure)
+    _gap_legend(figure, 2 if columns == 1 else 4)
     return figure
 
 
@@ -145,14 +145,14 @@ def _write_errors(axes: Any, runs: Sequence[Mapping[str, Any]]) -> None:
     )
 
 
-def _gap_legend(figure: Any) -> None:
+def _gap_legend(figure: Any, columns: int) -> None:
     from matplotlib.lines import Line2D  # slow to import
     from matplotlib.patches import Patch
 
     texts = {ORANGE: "too sure", BLUE: "not sure enough"}
     gaps = [Patch(**_gap_look(hue), label=text) for hue, text in texts.items()]
     line = Line2D((), (), color=QUIET, linestyle="--", label="calibrated")
-    legend_below(figure, [Patch(facecolor=PALE, label="accuracy"), *gaps, line], columns=4)
+    legend_below(figure, [Patch(facecolor=PALE, label="accuracy"), *gaps, line], columns)
 
 
 def histogram_figure(named: Runs, title: str, kinds: tuple[str, str], score: str) -> Any:

@@ -106,13 +106,13 @@ def results_table(results: Mapping[str, Any], class_names: Sequence[str]) -> str
 def reliability_table(results: Mapping[str, Any]) -> str:
     """Calibration, misclassification and detection of the unknown as text, units in the headings.
 
-    A row for the whole, each data set, each condition and each member, with 95 % intervals where
+    A row for the whole, each data set, condition, scene and member, with 95 % intervals where
     the result has them; of image-level detection one for each data set that it is against.
 
     Args:
         results: what the metrics compute. Without any reliability in it the text is empty.
     """
-    parts = parts_of(results)
+    parts = parts_of(results, scenes=True)
     rows = {name: numbers for name, part in parts.items() if (numbers := numbers_of(part))}
     tables = [_block_table(block, rows, parts) for block in blocks_of(rows.values())]
     for score, content in results.get("image_ood", {}).items():
