@@ -12,9 +12,9 @@ from engine.checks import check
 from engine.fitting import add_calibration_flags
 from engine.reporting import add_report_flags
 from engine.restore import restored_flags, typed_values
+from engine.testing import add_measurement_flags
 from losses import LOSSES
 from methods import METHODS
-from metrics import METRICS
 from network import ENSEMBLES, MODELS
 from uncertainty import SCORES
 from uncertainty.calibrators import CALIBRATORS
@@ -193,6 +193,7 @@ def add_eval_flags(group: _ArgumentGroup) -> None:
     add("--crop_val", action="store_true", help="same as --eval_size crop")
     add("--eval_size", choices=("crop", "native"), help="images and labels at this size")
     add("--infer_size", type=size, help="what the network sees; scores stay at the label's size")
+    add("--infer_fit", type=size, help="the same, but keep the aspect: the largest that fits in")
     add("--val_batch_size", type=at_least(1), default=4)
     add("--sliding_window", type=size, metavar="SIZE", help="predict window by window")
     add("--window_overlap", type=within(0, 0.9), default=1 / 3, help="share of a window")
@@ -201,27 +202,6 @@ def add_eval_flags(group: _ArgumentGroup) -> None:
     add("--fuse", choices=("logits", "probs"), default="probs", help="mean over the passes")
     add("--mc_samples", type=at_least(1), help="dropout passes of a test; of uce's training: 10")
     add("--eval_amp", choices=("off", "bf16", "fp16"), default="off")
-    add(
-        "--metrics",
-        nargs="+",
-        type=choice("metric", METRICS),
-        default=["segmentation"],
-        metavar="NAME",
-        help=f"of a test: {', '.join(METRICS)}",
-    )
-    add(
-        "--confidence",
-        nargs="+",
-        type=choice("score", SCORES),
-        default=["msp"],
-        metavar="SCORE",
-        help="scores whose ranking of the pixels is judged, see --list scores",
-    )
-    add("--ece_bins", type=at_least(1), default=15, help="of the calibration errors")
-    add("--pavpu_patch", type=at_least(1), default=4, help="side of the patches, in pixels")
-    add("--per_scene", action="store_true", help="report every scene, too")
-    add("--image_bootstrap", type=at_least(0), default=0, metavar="N", help="resamples: intervals")
-    add("--parity", choices=("none", "original"), default="none", help="add published variants")
     add("--calibrator", type=Path, metavar="FILE", help="of --fit_calibrator, on every prediction")
     add("--save_val_results", action="store_true", help="image, target, prediction, overlay")
     add(
@@ -258,6 +238,7 @@ SHARED = {
     "model": add_model_flags,
     "training": add_train_flags,
     "evaluation": add_eval_flags,
+    "measurement": add_measurement_flags,
     "calibration": add_calibration_flags,
     "run": add_run_flags,
     "report": add_report_flags,

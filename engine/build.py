@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from argparse import Namespace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from datasets.uncertainty_masks import UncertaintyMasks
 from engine import checkpoint
 from engine.evaluate import PredictionSource
 from engine.monte_carlo import MonteCarloDropout
-from engine.predict import Predictor, Predicts
+from engine.predict import Predictor, Predicts, fitting
 from methods import METHODS, Method
 from utils.distributed import launched_by_torchrun, local_rank, rank, world_size
 from utils.log import logger
@@ -190,7 +191,7 @@ def build_predictor(
         predicts = MonteCarloDropout(method, method.deployable(), samples, opts.random_seed)
     return Predictor(
         predicts,
-        infer_size=opts.infer_size,
+        infer_size=partial(fitting, box=opts.infer_fit) if opts.infer_fit else opts.infer_size,
         window=opts.sliding_window,
         overlap=opts.window_overlap,
         flip=opts.eval_flip,

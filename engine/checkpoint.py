@@ -98,11 +98,14 @@ def normalise(content: Any, path: Path) -> dict[str, Any]:
 
 def plain(opts: Namespace) -> dict[str, Any]:
     """The flags as values that a safe load and JSON can hold."""
-    return {
-        name: str(value) if isinstance(value, Path) else value
-        for name, value in vars(opts).items()
-        if name != "typed"
-    }
+    return {name: without_paths(value) for name, value in vars(opts).items() if name != "typed"}
+
+
+def without_paths(value: Any) -> Any:
+    """A flag's value with paths, also those in a list, as texts."""
+    if isinstance(value, list):
+        return [without_paths(entry) for entry in value]
+    return str(value) if isinstance(value, Path) else value
 
 
 def by_name(parts: dict[str, Any]) -> Any:

@@ -89,7 +89,8 @@ def check_outside_network(opts: Namespace) -> Iterable[str]:
         yield "--predict runs a network, and --logits_dir has only its logits: use --test_only"
     if opts.fit_calibrator in OF_FILES:
         yield f"--fit_calibrator {opts.fit_calibrator} needs the network; use temperature or vector"
-    changed = {"eval_flip", "eval_scales", "sliding_window", "infer_size", "mc_samples", "eval_amp"}
+    changed = {"eval_flip", "eval_scales", "sliding_window", "infer_size", "infer_fit"}
+    changed |= {"mc_samples", "eval_amp"}
     for name in sorted(changed & opts.typed):
         yield f"--{name} changes how a network is run, and --logits_dir has only its logits"
 
@@ -175,6 +176,8 @@ def check_data_flags(opts: Namespace) -> Iterable[str]:
     if opts.crop_val and opts.eval_size == "native":
         yield "--crop_val means --eval_size crop, but --eval_size is native; drop one"
     opts.eval_size = opts.eval_size or ("crop" if opts.crop_val else "native")
+    if opts.infer_size and opts.infer_fit:
+        yield "--infer_size and --infer_fit both say what the network sees; give one"
     if opts.data_root is None and needs_folder(opts):
         yield f"--dataset {opts.dataset} needs its folder: add --data_root DIR"
     if opts.save_probs and not opts.predict:

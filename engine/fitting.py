@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch.nn.functional import cross_entropy
 
 from datasets.base import SegDataset
 from engine import build, checkpoint
@@ -37,10 +38,11 @@ from utils.distributed import barrier, is_main
 from utils.files import json_ready
 from utils.log import logger, progress
 from utils.provenance import git_state
+from utils.types import IGNORE_INDEX, Prediction
 
 # What a calibrator follows from beside the network and the images.
 OF_EVERY_FIT = (
-    *("fit_calibrator", "infer_size", "sliding_window", "window_overlap", "eval_flip"),
+    *("fit_calibrator", "infer_size", "infer_fit", "sliding_window", "window_overlap", "eval_flip"),
     *("eval_scales", "fuse", "eval_amp", "mc_samples", "eval_size", "random_seed"),
 )
 OF_A_SEARCH = ("samples_per_image", "fit_objective", "min_t", "max_t", "t_step")
@@ -56,6 +58,7 @@ FLAGS = {
         "lts_validation_share",
     ),
 }
+UNITS = {"ece": "ECE, %,", "nll": "NLL, nats,"}
 Fitted = tuple[Calibrator, dict[str, Any]]  # with what to say of the fit
 
 
@@ -176,18 +179,26 @@ def fit_on_sample(opts: Namespace, dataset: SegDataset, trained: Trained) -> Fit
 def fit_one_temperature(opts: Namespace, sample: PixelSample) -> Fitted:
     """One temperature, by calibration error over a grid or by likelihood."""
     if opts.fit_objective == "nll":
-        fit = fit_temperature_by_nll(sample.logits, sample.labels)
+        fit, factor = fit_temperature_by_nll(sample.logits, sample.labels), 1
     else:
-        fit = search_temperature(sample.logits, sample.labels, grid_of(opts))
-    calibrator = Temperature(fit.temperature, sample.logits.shape[1])
-    found = {"temperature": fit.temperature, "before": fit.before, "after": fit.after}
-    return calibrator, {"objective": opts.fit_objective, **found}
+        fit, factor = search_temperature(sample.logits, sample.labels, grid_of(opts)), 100
+    found: dict[str, Any] = {"temperature": fit.temperature}
+    if fit.before is not None and fit.after is not None:  # else all pixels are void
+        name = UNITS[opts.fit_objective]
+        found |= {f"{name} before": factor * fit.before, f"{name} after": factor * fit.after}
+    return Temperature(fit.temperature, sample.logits.shape[1]), found
 
 
 def fit_class_vector(opts: Namespace, sample: PixelSample) -> Fitted:  # noqa: ARG001 - one of FITS
     """A weight and a bias of each class, by likelihood."""
     calibrator = fit_vector(sample.logits, sample.labels)
-    return calibrator, {"objective": "nll"}
+    image = Prediction(sample.logits.t()[None, :, :, None])  # one column of pixels
+    losses = [
+        cross_entropy(each.logits, sample.labels[None, :, None].long(), ignore_index=IGNORE_INDEX)
+        for each in (image, calibrator(image, torch.empty(0)))
+    ]
+    name = UNITS["nll"]
+    return calibrator, {f"{name} before": losses[0].item(), f"{name} after": losses[1].item()}
 
 
 def fit_cluster_temperatures(opts: Namespace, sample: PixelSample) -> Fitted:
@@ -206,7 +217,7 @@ def fit_cluster_temperatures(opts: Namespace, sample: PixelSample) -> Fitted:
         objective=opts.fit_objective,
         per_class=opts.per_class_temperature,
     )
-    return calibrator, {"objective": opts.fit_objective, "clusters": opts.n_clusters}
+    return calibrator, {"temperatures": calibrator.temperatures.tolist()}
 
 
 FITS: dict[str, Callable[[Namespace, PixelSample], Fitted]] = {
@@ -222,5 +233,12 @@ def grid_of(opts: Namespace) -> TemperatureGrid:
 
 
 def readable(found: dict[str, Any]) -> list[tuple[str, str]]:
-    """The numbers of a fit as short texts."""
-    return [(k, f"{v:.4g}" if isinstance(v, float) else str(v)) for k, v in found.items()]
+    """What a fit found as short texts."""
+    return [(name, text_of(value)) for name, value in found.items()]
+
+
+def text_of(value: Any) -> str:
+    """A number or a list of numbers with four digits, anything else as it is."""
+    if isinstance(value, list):
+        return " ".join(map(text_of, value))
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

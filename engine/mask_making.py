@@ -51,7 +51,7 @@ from utils.types import Batch, Prediction
 
 # What the masks follow from beside the checkpoints and the images; random_seed with --mc_samples.
 PREDICTION_FLAGS = (
-    *("model", "method", "backbone", "output_stride", "condition", "infer_size"),
+    *("model", "method", "backbone", "output_stride", "condition", "infer_size", "infer_fit"),
     *("sliding_window", "window_overlap", "eval_flip", "eval_scales", "fuse", "eval_amp"),
     "mc_samples",
 )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Literal, Protocol
 
 import torch
@@ -36,8 +36,8 @@ class Predictor:
 
     Args:
         method: its ``predict`` is called, nothing else.
-        infer_size: (H, W) that the network sees, None for the images' own size; bilinear with
-            antialiasing, as the loaders resize.
+        infer_size: (H, W) that the network sees, or a function from the images' own size to it,
+            such as ``fitting``; None for their own. Bilinear with antialiasing, as the loaders do.
         window: (H, W) of the windows that the network sees one by one, None for whole images. A
             side of the image that is shorter than the window is seen whole, without padding.
         overlap: least share of a window that the next one covers again; the last window is
@@ -52,7 +52,7 @@ class Predictor:
         self,
         method: Predicts,
         *,
-        infer_size: Size | None = None,
+        infer_size: Size | Callable[[Size], Size] | None = None,
         window: Size | None = None,
         overlap: float = 1 / 3,
         flip: bool = False,
@@ -84,7 +84,8 @@ class Predictor:
     ) -> Prediction:
         """One whole-image prediction at the images' size."""
         own: Size = (images.shape[-2], images.shape[-1])
-        height, width = self.infer_size or own
+        chosen = self.infer_size(own) if callable(self.infer_size) else self.infer_size
+        height, width = chosen or own
         seen = resize_images(images, (round(height * scale), round(width * scale)))
         if mirrored:
             seen = seen.flip(-1)
@@ -124,6 +125,12 @@ class Predictor:
             crops = [images[..., top : top + height, left : left + width] for top, left in chosen]
             total.add(self._forward(torch.cat(crops), needs), chosen)
         return total.result()
+
+
+def fitting(size: Size, box: Size) -> Size:
+    """The largest size of the same aspect that fits into a box."""
+    factor = min(box[0] / size[0], box[1] / size[1])
+    return round(size[0] * factor), round(size[1] * factor)
 
 
 def starts(length: int, window: int, overlap: float) -> list[int]:

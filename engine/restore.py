@@ -20,7 +20,7 @@ FIXED_BY_CHECKPOINT = ("model", "backbone", "separable_conv", "member", "num_mod
 NETWORK_FLAGS = (*FIXED_BY_CHECKPOINT, "output_stride", "dropout")
 DATA_FLAGS = (
     *("data_root", "year", "condition", "val_split", "crop_size"),
-    *("eval_size", "infer_size", "sliding_window", "window_overlap"),
+    *("eval_size", "infer_size", "infer_fit", "sliding_window", "window_overlap"),
 )
 PUBLISHED_NAME = re.compile(r"(?:best|latest)_(?P<model>.+)_(?P<dataset>[^_]+)_os(?P<stride>8|16)")
 

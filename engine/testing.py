@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from argparse import Namespace
+from argparse import Namespace, _ArgumentGroup
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
@@ -22,14 +22,16 @@ from engine.run import file_hash, network_name, refuse_other_result, result_file
 from engine.score_maps import score_writers
 from engine.trained import Source, mapping_between, network_hash, trained_method
 from methods import Method
-from metrics import MetricSettings, build_metrics
+from metrics import METRICS, Metric, MetricSettings, build_metrics
 from metrics.base import StreamingMetric
 from metrics.bootstrap import Bootstrap
 from metrics.calibration import Calibration
+from metrics.image_ood import ImageOutOfDistribution
 from metrics.members import MemberMetrics
 from metrics.per_image import PerImageCounts
 from metrics.segmentation import SegmentationMetrics
 from uncertainty import SCORES
+from utils.arguments import at_least, choice
 from utils.distributed import is_main
 from utils.files import write_json
 from utils.log import logger, progress
@@ -48,6 +50,32 @@ class Shown(NamedTuple):
 
     class_names: tuple[str, ...]
     palette: Tensor  # (K, 3), uint8
+
+
+def add_measurement_flags(group: _ArgumentGroup) -> None:
+    """What a test measures."""
+    add = group.add_argument
+    add(
+        "--metrics",
+        nargs="+",
+        type=choice("metric", METRICS),
+        default=["segmentation"],
+        metavar="NAME",
+        help=f"of a test: {', '.join(METRICS)}",
+    )
+    add(
+        "--confidence",
+        nargs="+",
+        type=choice("score", SCORES),
+        default=["msp"],
+        metavar="SCORE",
+        help="scores whose ranking of the pixels is judged, see --list scores",
+    )
+    add("--ece_bins", type=at_least(1), default=15, help="of the calibration errors")
+    add("--pavpu_patch", type=at_least(1), default=4, help="side of the patches, in pixels")
+    add("--per_scene", action="store_true", help="report every scene, too")
+    add("--image_bootstrap", type=at_least(0), default=0, metavar="N", help="resamples: intervals")
+    add("--parity", choices=("none", "original"), default="none", help="add published variants")
 
 
 def run_test(opts: Namespace) -> int:
@@ -86,6 +114,7 @@ def run_test(opts: Namespace) -> int:
     if not is_main():
         return 0
     counts.save(path.with_suffix(".images.npz"))
+    save_image_scores(path.with_suffix(".image_scores.json"), metrics)
     write_json(
         path,
         {
@@ -115,6 +144,14 @@ def show(results: dict[str, Any], names: Sequence[str], path: Path) -> None:
 
         save_reliability_pictures(results, path.with_suffix(""), path.stem)
     logger.info("results in %s", path)
+
+
+def save_image_scores(path: Path, metrics: Sequence[Metric]) -> None:
+    """Write the mean scores of every image, where images were told apart by them."""
+    scored = [each.image_scores() for each in metrics if isinstance(each, ImageOutOfDistribution)]
+    if scored:
+        scores = {name: values for each in scored for name, values in each["scores"].items()}
+        write_json(path, {**scored[0], "scores": scores})
 
 
 def warn_of_void(results: dict[str, Any]) -> None:

@@ -135,7 +135,7 @@ def test_the_manifest_says_what_a_calibrator_was_fitted_on(calibrated, network):
     assert manifest["logits"] == "logits"
     assert manifest["checkpoints"] == [str(network)]
     assert manifest["flags"]["samples_per_image"] == 500
-    assert manifest["fit"]["after"] <= manifest["fit"]["before"]
+    assert manifest["fit"]["ECE, %, after"] <= manifest["fit"]["ECE, %, before"]
 
 
 def test_fitting_again_does_nothing_and_otherwise_is_refused(network, tmp_path, caplog):
@@ -185,6 +185,19 @@ def test_an_ensemble_is_calibrated_with_its_members(data, network, tmp_path):
     ece = {name: each["calibration"]["ece"] for name, each in found["member"].items()}
     # twins: the ensemble of a network and itself is that network
     assert list(ece.values()) == pytest.approx([found["total"]["calibration"]["ece"]] * 2, rel=1e-4)
+
+
+def test_a_local_temperature_of_an_ensemble_stops_and_goes_on(data, network, tmp_path, caplog):
+    pair = ["deep_ensemble", "--weight", network, "--weight", network]
+    argv = flags(data, tmp_path, model=pair, fit_calibrator="local", run_name="e", lts_epochs=1)
+    argv = [*argv, "--batch_size", "4", "--accumulate", "4"]
+    assert main(argv) == 0
+    file = tmp_path / "checkpoints" / "calibrator_e.pth"
+    before = load_calibrator(file)[1]["fit"]
+    file.unlink()
+    assert main([*argv, "--continue_training"]) == 0
+    assert "is finished" in caplog.text
+    assert load_calibrator(file)[1]["fit"] == before
 
 
 def test_predictions_are_calibrated(calibrated, data, network, tmp_path):
@@ -276,6 +289,9 @@ def test_several_parts_in_one_pass_with_outliers(network, tmp_path):
     assert [part["split"] for part in found["dataset"]["parts"]] == ["val", "test", "test"]
     outliers = found["results"]["image_ood"]["msp"]["against"]
     assert outliers["all"]["images"] == 6  # val and test share a data set and no condition
+    scored = json.loads((tmp_path / "results" / "r.image_scores.json").read_text())
+    assert len(scored["id"]) == len(set(scored["id"])) == len(scored["scores"]["msp"]) == 18
+    assert sum(scored["in_domain"]) == 12
 
 
 def test_a_calibrator_fitted_on_augmented_images_knows_their_origins(network, tmp_path, caplog):

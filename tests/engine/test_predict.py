@@ -3,7 +3,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from engine.predict import Predictor, starts
+from engine.predict import Predictor, fitting, starts
 from utils.types import FEATURES, Prediction
 
 NUM_CLASSES = 4
@@ -178,6 +178,25 @@ def test_a_constant_image_is_the_same_at_every_scale():
     found = Predictor(method, scales=(0.5, 1.5), flip=True)(images)
     assert_same(found, method.predict(images))
     assert len(method.sizes) == 5
+
+
+@pytest.mark.parametrize(
+    ("size", "box", "expected"),
+    [
+        ((720, 1280), (1024, 2048), (1024, 1820)),  # IDD in the box of Cityscapes: enlarged
+        ((1024, 2048), (1024, 2048), (1024, 2048)),
+        ((13, 17), (6, 100), (6, 8)),
+    ],
+)
+def test_the_largest_size_that_fits_into_a_box(size, box, expected):
+    assert fitting(size, box) == expected
+
+
+def test_infer_size_may_depend_on_the_images(images):
+    method = Pointwise()
+    found = Predictor(method, infer_size=lambda size: fitting(size, (6, 100)))(images)
+    assert method.sizes == [(2, 3, 6, 8)]
+    assert_same(found, Predictor(Pointwise(), infer_size=(6, 8))(images))
 
 
 def test_infer_size_is_what_the_network_sees(images):
