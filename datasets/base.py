@@ -61,11 +61,10 @@ class SegDataset(Dataset[Sample]):
         transform: applied to every sample; None leaves it as it is.
         seed: of the random transforms.
         cache: folder for decoded, resized arrays (see ``datasets.cache``); None decodes each time.
-        weight: the weight map of an item, (H, W) float32, at the label's native size or at the
-            size after the transform's resize; called with the item as it is listed.
-        scenes: keep only the items of these scenes; None keeps all.
-        ood_ids: raw ids that count as out of distribution. If there are any, each sample has
-            "ood": 1 for pixels of these ids, 0 for those of a class, 255 for the others.
+        weight: the weight map of an item as it is listed, (H, W) float32, at the label's native
+            size or that after the transform's resize.
+        scenes: keep the items of these scenes only; None: all.
+        ood_ids: raw ids out of distribution: samples have "ood", 1 there, 0 for classes, else 255.
         appearance: changes each image after cache and resize, before the random transforms.
 
     Raises:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import torch
@@ -35,21 +36,27 @@ class Cityscapes(SegDataset):
   (val and test alike)"""
     classes = ROAD
     train_ids = ROAD_TRAIN_IDS
+    named_splits: ClassVar[Mapping[str, NamedSplit]] = _NAMED
+    label_ending = "_gtFine_labelIds"
 
     def files(self) -> list[Item]:
-        """The pairs of every city of the split."""
-        part = _NAMED.get(self.split, NamedSplit(self.split))
+        """The pairs of every scene of the split."""
+        part = self.named_splits.get(self.split, NamedSplit(self.split))
         images = self.require(self.root / "leftImg8bit" / part.folder)
         labels = self.require(self.root / "gtFine" / part.folder)
         pairs = pair(
             by_key(image_files(images, "*/*"), images, "_leftImg8bit"),
-            by_key(image_files(labels, "*/*"), labels, "_gtFine_labelIds"),
+            by_key(image_files(labels, "*/*"), labels, self.label_ending),
         )
         items = [
-            Item(image.stem.removesuffix("_leftImg8bit"), image, label, key.split("/")[0])
+            Item(self.id_of(*key.split("/")), image, label, key.split("/")[0])
             for key, image, label in pairs
         ]
         return part.choose(items, f"split {part.folder!r} of {self.name} in {self.root}")
+
+    def id_of(self, scene: str, name: str) -> str:
+        """The id of an image by its scene and its name without ending."""
+        return name
 
     def decode_label(self, train_ids: Tensor) -> Tensor:
         """Map train ids to label ids, which the server reads; void becomes 0, unlabelled."""

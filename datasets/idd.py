@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from datasets.base import Item, SegDataset
-from datasets.files import by_key, image_files, pair
+from datasets.cityscapes import Cityscapes
 from datasets.items import NamedSplit
-from datasets.taxonomy import IDD_LEVEL3_TRAIN_IDS, ROAD
+from datasets.taxonomy import IDD_LEVEL3_TRAIN_IDS
 from utils.types import IGNORE_INDEX
 
 _OFFICIAL = ("train", "val")
@@ -22,9 +21,10 @@ _TEST_SCENES = (
 _NAMED = {"relis_cal": NamedSplit("val"), "relis_test": NamedSplit("train", _TEST_SCENES)}
 
 
-class IDD(SegDataset):
+class IDD(Cityscapes):
     """India Driving Dataset (parts I and II), 720x1280 and 1080x1920 (rows x columns).
 
+    It has the layout of Cityscapes.
     Labels hold level-3 ids, as the data set's own tools write them. Terrain and train have none
     of their own, and kinds of things that no class fits are void. The scene of an item is its
     drive. ``relis_cal`` is val, ``relis_test`` 37 scenes of train. The labels of the official
@@ -35,28 +35,17 @@ class IDD(SegDataset):
     splits = (*_OFFICIAL, *_NAMED)
     usual_ood_ids = (8, 16, 17, 23)  # autorickshaw, guard rail, billboard, bridge and tunnel
     unannotated: ClassVar[frozenset[str]] = frozenset({"terrain", "train"})
-    defaults: ClassVar[dict[str, Any]] = {"crop_size": (768, 768), "train_transform": "resize"}
     layout = """\
   leftImg8bit/train/265/frame0029_leftImg8bit.png ...  (.png or .jpg)
   gtFine/train/265/frame0029_gtFine_labellevel3Ids.png ...
   (val alike)"""
-    classes = ROAD
     train_ids = IDD_LEVEL3_TRAIN_IDS
+    named_splits = _NAMED
+    label_ending = "_gtFine_labellevel3Ids"
 
-    def files(self) -> list[Item]:
-        """The pairs of every scene of the split; an id is scene and file name."""
-        part = _NAMED.get(self.split, NamedSplit(self.split))
-        images = self.require(self.root / "leftImg8bit" / part.folder)
-        labels = self.require(self.root / "gtFine" / part.folder)
-        pairs = pair(
-            by_key(image_files(images, "*/*"), images, "_leftImg8bit"),
-            by_key(image_files(labels, "*/*"), labels, "_gtFine_labellevel3Ids"),
-        )
-        items = [
-            Item(key.replace("/", "_"), image, label, key.split("/")[0])
-            for key, image, label in pairs
-        ]
-        return part.choose(items, f"split {part.folder!r} of {self.name} in {self.root}")
+    def id_of(self, scene: str, name: str) -> str:
+        """The id of an image: drives repeat the names of their frames."""
+        return f"{scene}_{name}"
 
     def decode_label(self, train_ids: Tensor) -> Tensor:
         """Map train ids to level-3 ids; terrain, train and void become 255."""

@@ -34,6 +34,14 @@ def part(batch, prediction, images):
     return chosen, Prediction(prediction.logits[images])
 
 
+def updated(metric, batch, prediction, step=None):
+    """A metric that saw all images, ``step`` at a time."""
+    count = len(batch["id"])
+    for start in range(0, count, step or count):
+        metric.update(*part(batch, prediction, range(start, min(count, start + (step or count)))))
+    return metric
+
+
 @pytest.fixture
 def six_images():
     return make_batch()

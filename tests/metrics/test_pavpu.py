@@ -12,7 +12,7 @@ from metrics.pavpu import (
     upper_ends,
 )
 from metrics.ranking import Ranking
-from tests.metrics.conftest import CLASSES, make_batch, part
+from tests.metrics.conftest import CLASSES, make_batch, updated
 from utils.types import ForwardVariant, Prediction, Score
 
 
@@ -57,12 +57,7 @@ def percentages(uncertainty, accurate, threshold):
 
 
 def metric_of(batch, prediction, scores=(MSP,), step=None, **options):
-    """A metric that saw all images, ``step`` at a time."""
-    metric = PatchAccuracyVsUncertainty(CLASSES, scores, **options)
-    count = len(batch["id"])
-    for start in range(0, count, step or count):
-        metric.update(*part(batch, prediction, range(start, min(count, start + (step or count)))))
-    return metric
+    return updated(PatchAccuracyVsUncertainty(CLASSES, scores, **options), batch, prediction, step)
 
 
 def total(metric, score="msp"):

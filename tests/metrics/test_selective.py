@@ -20,7 +20,7 @@ from metrics.selective import (
     prr_original,
     risk_coverage_curve,
 )
-from tests.metrics.conftest import CLASSES, make_batch, part
+from tests.metrics.conftest import CLASSES, make_batch, part, updated
 from utils.types import ForwardVariant, Prediction, Score
 
 
@@ -76,12 +76,7 @@ ENERGY = Score("energy", energy)
 
 
 def metric_of(batch, prediction, scores=(MSP,), step=None, **options):
-    """A metric that saw all images, ``step`` at a time."""
-    metric = Misclassification(CLASSES, scores, **options)
-    count = len(batch["id"])
-    for start in range(0, count, step or count):
-        metric.update(*part(batch, prediction, range(start, min(count, start + (step or count)))))
-    return metric
+    return updated(Misclassification(CLASSES, scores, **options), batch, prediction, step)
 
 
 def total(metric, score="msp"):
