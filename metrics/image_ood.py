@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -47,8 +47,7 @@ class ImageOutOfDistribution:
 
     Args:
         scores: of one forward variant.
-        in_domain: the (data set, condition) pairs that the model knows, or a function that says
-            whether it knows one.
+        in_domain: the (data set, condition) pairs that the model knows.
     """
 
     units: ClassVar[dict[str, str]] = {
@@ -62,7 +61,7 @@ class ImageOutOfDistribution:
     def __init__(
         self,
         scores: Sequence[Score],
-        in_domain: Callable[[str, str], bool] | Collection[tuple[str, str]],
+        in_domain: Collection[tuple[str, str]],
     ) -> None:
         assert len({score.variant for score in scores}) == 1, "one metric for each variant"
         self.scores = tuple(scores)
@@ -142,8 +141,6 @@ class ImageOutOfDistribution:
 
     def _knows(self, image: Image) -> bool:
         """Whether an image is in-domain."""
-        if callable(self.in_domain):
-            return self.in_domain(image.dataset, image.condition)
         return (image.dataset, image.condition) in self.in_domain
 
     def _refuse_non_finite(self, images: Iterable[Image]) -> None:

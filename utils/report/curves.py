@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -81,20 +81,21 @@ def _draw_rate(axes: Any, records: Sequence[Mapping[str, Any]]) -> None:
 
 
 def _draw_score(axes: Any, records: Sequence[Mapping[str, Any]]) -> None:
-    """The mIoU with its best point, and that of every group, thinner."""
-    style_axes(axes, "validation mIoU, %")
+    """The score that selects with its best point, and that of every group, thinner."""
+    name, title, best_of = _selecting(records)
+    style_axes(axes, f"validation {title}")
     axes.set_xlabel("step", fontsize=9, color=QUIET)
-    steps, values = _series(records, "miou")
+    steps, values = _series(records, name)
     if not values:
         axes.set(xticks=(), yticks=())
         axes.text(0.5, 0.5, "no validation yet", ha="center", color=FAINT, transform=axes.transAxes)
         return
     axes.plot(steps, values, color=HUES[0], linewidth=2, marker="o", markersize=3, label="all")
-    groups = _names(records, "", "/miou")
-    for name, hue in zip(groups, HUES[1:], strict=False):
-        label = name.removesuffix("/miou")
-        axes.plot(*_series(records, name), color=hue, linewidth=1.1, alpha=0.75, label=label)
-    best = int(np.argmax(values))
+    groups = _names(records, "", f"/{name}")
+    for group, hue in zip(groups, HUES[1:], strict=False):
+        label = group.removesuffix(f"/{name}")
+        axes.plot(*_series(records, group), color=hue, linewidth=1.1, alpha=0.75, label=label)
+    best = int(best_of(values))
     axes.plot(steps[best], values[best], "o", color=HUES[0], markersize=7, markerfacecolor="white")
     axes.annotate(
         f"best {values[best]:.2f} at {steps[best]:,}",
@@ -106,7 +107,14 @@ def _draw_score(axes: Any, records: Sequence[Mapping[str, Any]]) -> None:
         color=INK,
     )
     axes.set_ylim(0, 1.1 * max(*axes.get_ylim()))
-    _legend(axes, ["miou", *groups])
+    _legend(axes, [name, *groups])
+
+
+def _selecting(records: Sequence[Mapping[str, Any]]) -> tuple[str, str, Callable[..., Any]]:
+    """Which score of the validations selects the best, its title, and where the best is."""
+    if any("nll" in record for record in records) and not _names(records, "miou"):
+        return "nll", "NLL, nats", np.argmin
+    return "miou", "mIoU, %", np.argmax
 
 
 def _legend(axes: Any, names: Sequence[str]) -> None:
