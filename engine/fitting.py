@@ -58,7 +58,7 @@ FLAGS = {
         "lts_validation_share",
     ),
 }
-UNITS = {"ece": "ECE, %,", "nll": "NLL, nats,"}
+UNITS = {"ece": "percent", "nll": "nats"}
 Fitted = tuple[Calibrator, dict[str, Any]]  # with what to say of the fit
 
 
@@ -184,8 +184,7 @@ def fit_one_temperature(opts: Namespace, sample: PixelSample) -> Fitted:
         fit, factor = search_temperature(sample.logits, sample.labels, grid_of(opts)), 100
     found: dict[str, Any] = {"temperature": fit.temperature}
     if fit.before is not None and fit.after is not None:  # else all pixels are void
-        name = UNITS[opts.fit_objective]
-        found |= {f"{name} before": factor * fit.before, f"{name} after": factor * fit.after}
+        found |= change(opts.fit_objective, factor * fit.before, factor * fit.after)
     return Temperature(fit.temperature, sample.logits.shape[1]), found
 
 
@@ -197,8 +196,12 @@ def fit_class_vector(opts: Namespace, sample: PixelSample) -> Fitted:  # noqa: A
         cross_entropy(each.logits, sample.labels[None, :, None].long(), ignore_index=IGNORE_INDEX)
         for each in (image, calibrator(image, torch.empty(0)))
     ]
-    name = UNITS["nll"]
-    return calibrator, {f"{name} before": losses[0].item(), f"{name} after": losses[1].item()}
+    return calibrator, change("nll", losses[0].item(), losses[1].item())
+
+
+def change(name: str, before: float, after: float) -> dict[str, Any]:
+    """What fitting did to an error on the sample, with its unit."""
+    return {name: {"before": before, "after": after, "unit": UNITS[name]}}
 
 
 def fit_cluster_temperatures(opts: Namespace, sample: PixelSample) -> Fitted:
@@ -238,7 +241,9 @@ def readable(found: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 def text_of(value: Any) -> str:
-    """A number or a list of numbers with four digits, anything else as it is."""
+    """A number, a list of numbers or a change with four digits, anything else as it is."""
+    if isinstance(value, dict):
+        return f"{value['before']:.4g} -> {value['after']:.4g} {value['unit']}"
     if isinstance(value, list):
         return " ".join(map(text_of, value))
     return f"{value:.4g}" if isinstance(value, float) else str(value)

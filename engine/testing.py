@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import sys
 import time
 from argparse import Namespace, _ArgumentGroup
@@ -33,7 +35,7 @@ from metrics.segmentation import SegmentationMetrics
 from uncertainty import SCORES
 from utils.arguments import at_least, choice
 from utils.distributed import is_main
-from utils.files import write_json
+from utils.files import write_atomically, write_json
 from utils.log import logger, progress
 from utils.provenance import git_state
 from utils.report import reliability_table, results_table
@@ -114,7 +116,7 @@ def run_test(opts: Namespace) -> int:
     if not is_main():
         return 0
     counts.save(path.with_suffix(".images.npz"))
-    save_image_scores(path.with_suffix(".image_scores.json"), metrics)
+    save_image_scores(path.with_suffix(".image_scores.csv"), metrics)
     write_json(
         path,
         {
@@ -139,7 +141,7 @@ def show(results: dict[str, Any], names: Sequence[str], path: Path) -> None:
     if "class_iou" in results.get("total", {}):
         sys.stdout.write(f"{results_table(results, names)}\n")
     if table := reliability_table(results):
-        sys.stdout.write(f"{table}\n")
+        sys.stdout.write(f"\n{table}\n")
         from utils.report.reliability import save_reliability_pictures  # matplotlib is slow
 
         save_reliability_pictures(results, path.with_suffix(""), path.stem)
@@ -147,11 +149,18 @@ def show(results: dict[str, Any], names: Sequence[str], path: Path) -> None:
 
 
 def save_image_scores(path: Path, metrics: Sequence[Metric]) -> None:
-    """Write the mean scores of every image, where images were told apart by them."""
+    """Write the mean scores of every image as CSV, where images were told apart by them."""
     scored = [each.image_scores() for each in metrics if isinstance(each, ImageOutOfDistribution)]
-    if scored:
-        scores = {name: values for each in scored for name, values in each["scores"].items()}
-        write_json(path, {**scored[0], "scores": scores})
+    if not scored:
+        return
+    columns = {name: values for name, values in scored[0].items() if name != "scores"}
+    for each in scored:
+        columns |= each["scores"]
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows(zip(*columns.values(), strict=True))
+    write_atomically(path, text.getvalue().encode())
 
 
 def warn_of_void(results: dict[str, Any]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence, Set
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -103,7 +103,7 @@ class ImageOutOfDistribution:
         known = [image for image in images if self._knows(image)]
         others = [image for image in images if not self._knows(image)]
         _refuse_one_kind(known, others)
-        against = _groups(others)
+        against = _groups(others, {image.dataset for image in known})
         results = {
             score.name: {
                 "in_domain": _name(known, others),
@@ -175,14 +175,18 @@ def _refuse_one_kind(known: Sequence[Image], others: Sequence[Image]) -> None:
     )
 
 
-def _groups(others: Sequence[Image]) -> dict[str, list[Image]]:
-    """The images by data set, by condition where a data set has several, and all."""
+def _groups(others: Sequence[Image], divided: Set[str]) -> dict[str, list[Image]]:
+    """The images by data set, by condition where a data set has several, and all.
+
+    Of the divided data sets, which have in-domain images too, only by condition.
+    """
     groups: dict[str, list[Image]] = {}
     for dataset in sorted({image.dataset for image in others}):
         mine = [image for image in others if image.dataset == dataset]
-        groups[dataset] = mine
         conditions = sorted({image.condition for image in mine})
-        if len(conditions) > 1:
+        if dataset not in divided:
+            groups[dataset] = mine
+        if len(conditions) > 1 or dataset in divided:
             for condition in conditions:
                 groups[f"{dataset}/{condition}"] = [
                     image for image in mine if image.condition == condition

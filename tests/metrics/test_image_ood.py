@@ -104,7 +104,7 @@ def test_several_places_can_be_in_domain():
     found, _ = measured([four_places()], places)
     msp = found["image_ood"]["msp"]
     assert msp["in_domain"] == "acdc/fog + cityscapes + idd"
-    assert list(msp["against"]) == ["acdc", "all"]
+    assert list(msp["against"]) == ["acdc/night", "all"]
     assert msp["against"]["all"]["images"] == 3
 
 

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 PUBLISHED_NAME = re.compile(
@@ -168,14 +169,38 @@ def trained_on(flags: Mapping[str, Any]) -> str:
     )
 
 
+# How a calibrator is fitted where nobody says otherwise; such settings need no words.
+USUAL_FIT: Mapping[str, Any] = MappingProxyType(
+    {
+        "samples_per_image": 20_000,
+        **{"fit_objective": "ece", "min_t": 0.5, "max_t": 10.0, "t_step": 0.01},
+        **{"n_clusters": 8, "clustering_method": "kmeans", "cluster_assignment": "hard"},
+        **{"lts_reads": "both", "lts_init_t": 2.0, "lts_init": "zero", "lts_floor": "original"},
+        **{"lts_epochs": 10, "lts_images": 500, "lts_validation_share": 0.2},
+    }
+)
+
+
 def calibrated_by(calibrator: Mapping[str, Any]) -> str:
-    """The kind of a calibrator and, in brackets, what it was fitted on; not its file."""
+    """The kind of a calibrator and, in brackets, what it was fitted on and how; not its file.
+
+    How is said of the settings of the fit that are not the usual ones. Seeds are left out, and so
+    is how images were predicted, which a test is told as well.
+    """
     fitted = calibrator.get("fitted_on")
     if isinstance(fitted, Mapping):
         fitted = words(fitted.get("dataset"), fitted.get("split"))
     elif isinstance(fitted, list):
         fitted = " + ".join(map(str, fitted))
-    return words(calibrator["kind"], f"({fitted})" if fitted else None)
+    settings = calibrator.get("flags") or {}
+    unusual = [
+        name if value is True else f"{name} {value}"
+        for name, value in settings.items()
+        if (name in USUAL_FIT and value != USUAL_FIT[name])
+        or (name == "per_class_temperature" and value)
+    ]
+    told = "; ".join(filter(None, (fitted, *unusual)))
+    return words(calibrator["kind"], f"({told})" if told else None)
 
 
 def kind_of(checkpoint: Mapping[str, Any]) -> str:

@@ -231,8 +231,6 @@ def _flags(
     flags = {f"test {name}": value for name, value in tested.items()}
     if calibrator:
         flags["calibrator"] = calibrated_by(calibrator)
-        fitted = significant(calibrator.get("flags") or {}, {"random_seed"})
-        flags |= {f"calibrator {name}": value for name, value in fitted.items()}
     members = [significant(entry, ignored | {"calibrator"}) for entry in trained]
     for name in sorted({name for member in members for name in member}):
         values = [member.get(name) for member in members]
