@@ -17,6 +17,7 @@ FIT_SPLIT=${FIT_SPLIT:-val}
 TEST_SPLIT=${TEST_SPLIT:-test}
 read -ra test_flags <<<"${TEST_FLAGS:-}"
 metrics=(--metrics segmentation calibration misclassification pavpu --confidence msp entropy)
+for name in $CALIBRATORS; do calibrator_flags "$name"; done # a wrong name stops here
 
 train_members camvid "$OUT" @recipes/instance_uncertainty_camvid.args --data_root "$DATA_ROOT" \
   --train_split "$TRAIN_SPLIT"

@@ -17,6 +17,7 @@ CALIBRATORS=${CALIBRATORS:-"temperature cluster local"}
 SEEDS=${SEEDS:-42}
 OUT=${OUT:-experiments/relis}
 metrics=(--metrics segmentation calibration misclassification image_ood --confidence msp entropy)
+for name in $CALIBRATORS; do calibrator_flags "$name"; done # a wrong name stops here
 
 cityscapes=cityscapes,root=$DATA_ROOT/cityscapes
 idd=idd,root=$DATA_ROOT/IDD
