@@ -18,6 +18,8 @@ from utils.files import open_atomically
 from utils.softmax import most_likely
 from utils.types import Batch, ForwardVariant, Prediction
 
+CHUNK = 256  # images
+
 
 class PerImageCounts:
     """Hits, label pixels and predicted pixels of every class in every image.
@@ -36,7 +38,8 @@ class PerImageCounts:
     def __init__(self, class_names: Sequence[str]) -> None:
         self.class_names = tuple(class_names)
         self.ids: list[str] = []
-        self.parts: list[Tensor] = []  # (3, C) int64 of each image
+        # (CHUNK, 3, C) int64 each: many small tensors between large ones would scatter the memory
+        self.chunks: list[Tensor] = []
         self.counts: NDArray[np.int64] | None = None  # (N, 3, C), sorted by id, of all processes
 
     def update(self, batch: Batch, prediction: Prediction) -> None:
@@ -49,15 +52,18 @@ class PerImageCounts:
         num_classes = len(self.class_names)
         assert prediction.logits.shape[1] == num_classes, "predictions are over the scored classes"
         predicted = most_likely(prediction.logits)
-        for label, classes in zip(batch["label"], predicted, strict=True):
+        for name, label, classes in zip(batch["id"], batch["label"], predicted, strict=True):
             pairs = count_pairs(label, classes, num_classes)[:num_classes]
-            self.parts.append(torch.stack((pairs.diagonal(), pairs.sum(1), pairs.sum(0))))
-        self.ids += batch["id"]
+            place = len(self.ids) % CHUNK
+            if place == 0:
+                self.chunks.append(pairs.new_empty(CHUNK, 3, num_classes))
+            torch.stack((pairs.diagonal(), pairs.sum(1), pairs.sum(0)), out=self.chunks[-1][place])
+            self.ids.append(name)
 
     def all_reduce(self) -> None:
         """Bring the images of all processes together, sorted by id."""
-        shape = (0, 3, len(self.class_names))
-        mine = torch.stack(self.parts).cpu().numpy() if self.parts else np.zeros(shape, np.int64)
+        empty = torch.zeros(0, 3, len(self.class_names), dtype=torch.int64)
+        mine = torch.cat([empty, *(chunk.cpu() for chunk in self.chunks)])[: len(self.ids)].numpy()
         gathered = all_gather_object((self.ids, mine))
         ids = [image for part, _ in gathered for image in part]
         assert len(set(ids)) == len(ids), "every image is evaluated once"
