@@ -48,8 +48,8 @@ counts of every image), calibration (ECE of 15 bins, equal mass, class-wise, KS,
 misclassification, PAvPU and pixel-wise OOD with a mask, all ranked by the maximum softmax
 probability. `all + entropy` ranks by the entropy, too. What is computed once at the end is not in
 the times. Memory is the peak resident memory of a process that evaluates images of
-{MEMORY_SIZE[0]}x{MEMORY_SIZE[1]} with all metrics, in which blocks above 64 KiB go back to the system at
-once (`MALLOC_MMAP_THRESHOLD_`), so that what is kept counts and not how memory is divided up."""
+{MEMORY_SIZE[0]}x{MEMORY_SIZE[1]} with all metrics, in which blocks above 64 KiB go back to the
+system at once (`MALLOC_MMAP_THRESHOLD_`), so that what is kept counts, not how it is divided up."""
 
 
 def run(settings: Settings) -> Section:
