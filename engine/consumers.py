@@ -86,9 +86,11 @@ class ImageWriter(ABC):
         Raises:
             WriteError: naming a file that could not be written.
         """
-        while self.pending:
-            self.pending.popleft().result()
-        self.pool.shutdown()
+        try:
+            while self.pending:
+                self.pending.popleft().result()
+        finally:  # what another thread is writing becomes whole, or nothing, before an error rises
+            self.pool.shutdown(cancel_futures=True)
 
     def compute(self) -> dict[str, Any]:
         """No numbers."""
