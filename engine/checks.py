@@ -64,13 +64,18 @@ def check_network_flags(opts: Namespace) -> Iterable[str]:
 def check_member_scores(opts: Namespace) -> Iterable[str]:
     """Scores that compare members, of a network that has none."""
     if opts.model not in ENSEMBLES and opts.mc_samples is None:
-        for flag in ("scores", "confidence"):
-            for name in getattr(opts, flag) or ():
+        for flag in ("scores", "confidence", "ece_confidence"):
+            for name in names_of(getattr(opts, flag)):
                 if "member_logits" in SCORES[name].needs:
                     yield (
                         f"--{flag} {name} compares members: give a --model deep_ensemble or"
                         " ensemble, or --mc_samples N"
                     )
+
+
+def names_of(value: str | Iterable[str] | None) -> Iterable[str]:
+    """The names that a flag with one or more of them holds."""
+    return [value] if isinstance(value, str) else value or ()
 
 
 def check_outside_network(opts: Namespace) -> Iterable[str]:

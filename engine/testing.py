@@ -74,6 +74,12 @@ def add_measurement_flags(group: _ArgumentGroup) -> None:
         help="scores whose ranking of the pixels is judged, see --list scores",
     )
     add("--ece_bins", type=at_least(1), default=15, help="of the calibration errors")
+    add(
+        "--ece_confidence",
+        type=choice("score", [name for name, score in SCORES.items() if score.highest]),
+        metavar="SCORE",
+        help="1 - score / its maximum instead of the top probability",
+    )
     add("--pavpu_patch", type=at_least(1), default=4, help="side of the patches, in pixels")
     add("--per_scene", action="store_true", help="report every scene, too")
     add("--image_bootstrap", type=at_least(0), default=0, metavar="N", help="resamples: intervals")
@@ -179,6 +185,7 @@ def metric_settings(opts: Namespace, dataset: SegDataset) -> MetricSettings:
     return MetricSettings(
         scores=[SCORES[name] for name in opts.confidence],
         bins=opts.ece_bins,
+        calibrated=SCORES[opts.ece_confidence] if opts.ece_confidence else None,
         parity=opts.parity == "original",
         patch=opts.pavpu_patch,
         unannotated={part.name: part.unannotated for part in parts},

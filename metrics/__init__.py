@@ -35,6 +35,7 @@ class MetricSettings:
     Attributes:
         scores: whose order of the pixels is judged.
         bins: of the calibration errors.
+        calibrated: the score whose confidence is compared with accuracy; None: the top probability.
         parity: add the published variants of what is computed otherwise.
         patch: side of the patches of PAvPU, in pixels.
         unannotated: by data set, the classes that its labels never show.
@@ -45,6 +46,7 @@ class MetricSettings:
 
     scores: Sequence[Score] = ()
     bins: int = 15
+    calibrated: Score | None = None
     parity: bool = False
     patch: int = 4
     unannotated: Mapping[str, Set[str]] = field(default_factory=lambda: NOTHING)
@@ -84,7 +86,13 @@ def _build(
         case "segmentation":
             return SegmentationMetrics(class_names, unannotated=settings.unannotated, **common)
         case "calibration":
-            return Calibration(class_names, bins=settings.bins, parity=settings.parity, **common)
+            return Calibration(
+                class_names,
+                bins=settings.bins,
+                score=settings.calibrated,
+                parity=settings.parity,
+                **common,
+            )
         case "misclassification":
             return Misclassification(class_names, scores, parity=settings.parity, **common)
         case "pavpu":

@@ -10,6 +10,7 @@ import torch
 
 from engine import checkpoint
 from main import main
+from tests.datasets import layouts
 from tests.small_runs import SIZE, flags, write_data
 from uncertainty.calibrators import load_calibrator
 
@@ -85,6 +86,14 @@ def test_every_metric_in_one_pass_with_pictures(data, network, tmp_path, capsys)
     printed = capsys.readouterr().out
     assert "ECE" in printed
     assert "PRR" in printed
+
+
+def test_the_confidence_of_the_calibration_error_may_be_a_score(network, tmp_path):
+    argv = ["--test_only", "--run_name", "e", "--metrics", "calibration"]
+    assert main(using(network, tmp_path, *argv, "--ece_confidence", "entropy")) == 0
+    found = result(tmp_path, "e")["results"]["total"]["calibration"]
+    assert found["confidence"] == "entropy"
+    assert 0 < found["mean_confidence"] < 100
 
 
 def test_metrics_do_not_depend_on_the_batch_size(network, tmp_path):
@@ -324,6 +333,43 @@ def test_unknown_objects_on_generated_streets(tmp_path, caplog):
     assert "26 is class car, a known class" in caplog.text
 
 
+@pytest.fixture(scope="module")
+def road_network(tmp_path_factory):
+    """A network with the 19 road classes."""
+    out = tmp_path_factory.mktemp("road")
+    train = ["--output_dir", out, "--total_itrs", 2, "--val_interval", 2, "--num_workers", 0]
+    train += ["--crop_size", "64x128", "--batch_size", 2, "--run_name", "road"]
+    assert main(list(map(str, [*train, "--val_split", "relis_cal", "--eval_size", "crop"]))) == 0
+    return out / "checkpoints" / "best_road.pth"
+
+
+def test_the_study_on_the_layouts_of_its_data_sets(road_network, tmp_path, caplog):
+    cityscapes, acdc, idd = (tmp_path / name for name in ("cityscapes", "ACDC", "IDD"))
+    layouts.cityscapes(cityscapes, cities=("frankfurt", "lindau", "munster"), split="val")
+    layouts.acdc(acdc)
+    layouts.idd(idd, ("1", "2"), split="val")
+    for stage in ("cal", "test"):
+        parts = [f"cityscapes,split=relis_{stage},root={cityscapes}", f"acdc,root={acdc}"]
+        parts += [f"idd,root={idd},scene={1 if stage == 'cal' else 2}"]
+        parts[1] += f",split={'val' if stage == 'cal' else 'train'}"
+        argv = ["--eval_on", *parts, "--eval_size", "native", "--val_batch_size", 1]
+        if stage == "cal":
+            fit = ["--fit_calibrator", "temperature", "--samples_per_image", 20, "--run_name", "t"]
+            assert main(using(road_network, tmp_path, *argv, *fit)) == 0
+    argv += ["--calibrator", tmp_path / "checkpoints" / "calibrator_t.pth", "--run_name", "r"]
+    argv += ["--test_only", "--metrics", *METRICS, "ood", "image_ood"]
+    assert main(using(road_network, tmp_path, *argv)) == 0
+    found = result(tmp_path, "r")["results"]
+    assert set(found["dataset"]) == {"acdc", "cityscapes", "idd"}
+    assert found["dataset"]["idd"]["class_iou"]["terrain"] is None
+    assert found["dataset"]["idd"]["ood"]["msp"]["ood_pixels"] > 0
+    assert found["dataset"]["cityscapes"]["ood"]["msp"]["auroc"] is None
+    outliers = found["image_ood"]["msp"]
+    assert outliers["in_domain"] == "cityscapes"
+    assert {"acdc", "idd", "all"} <= outliers["against"].keys()
+    assert (tmp_path / "results" / "r" / "ood_roc_pr_msp.png").is_file()
+
+
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
@@ -341,6 +387,7 @@ def test_unknown_objects_on_generated_streets(tmp_path, caplog):
         (["--ood_classes", "idd:x"], "no label id; write 8 or idd:8"),
         (["--ood_classes", "iddd:8"], "no data set is called iddd"),
         (["--confidence", "mutual_information"], "--confidence mutual_information compares"),
+        (["--ece_confidence", "energy"], "no score is called 'energy'"),
         (["--external", "a:b"], "--ckpt and --external both name the network"),
         (["--logits_dir", "nowhere"], "both name the network"),
     ],

@@ -8,9 +8,11 @@ from torch import distributed as dist
 from torch import multiprocessing
 
 from metrics.base import StreamingMetric
+from metrics.bootstrap import Bootstrap
 from metrics.segmentation import SegmentationMetrics
+from metrics.selective import Misclassification
 from tests.metrics.conftest import CLASSES, make_batch, part
-from utils.types import Prediction
+from utils.types import Prediction, Score
 
 
 class MeanLogit(StreamingMetric):
@@ -100,6 +102,12 @@ def test_no_image_gives_no_results():
     assert measured([]) == {}
 
 
+def ranked():
+    """A metric whose sums hold more than tensors, with resamples."""
+    score = Score("first", lambda prediction: prediction.logits[:, 0])
+    return Misclassification(CLASSES, [score], bootstrap=Bootstrap(10))
+
+
 def run_process(rank, folder, shares):
     """One process of a gloo group: measure its images, and write the results."""
     dist.init_process_group(
@@ -107,7 +115,7 @@ def run_process(rank, folder, shares):
     )
     batch, prediction = make_batch()
     parts = [part(batch, prediction, [index]) for index in shares[rank]]
-    results = [measured(parts), measured(parts, MeanLogit())]
+    results = [measured(parts), measured(parts, MeanLogit()), measured(parts, ranked())]
     Path(folder, f"{rank}.pickle").write_bytes(pickle.dumps(results))
     dist.destroy_process_group()
 
@@ -116,9 +124,10 @@ def run_process(rank, folder, shares):
 def test_two_processes_give_the_numbers_of_one(tmp_path, shares):
     multiprocessing.spawn(run_process, (str(tmp_path), shares), nprocs=2)
     whole, _ = whole_and_parts()
-    expected = [measured(whole), measured(whole, MeanLogit())]
+    expected = [measured(whole), measured(whole, MeanLogit()), measured(whole, ranked())]
     for rank in range(2):
-        segmentation, mean = pickle.loads((tmp_path / f"{rank}.pickle").read_bytes())
+        segmentation, mean, ranking = pickle.loads((tmp_path / f"{rank}.pickle").read_bytes())
         assert segmentation == expected[0]
+        assert ranking == expected[2]
         assert mean["total"]["mean"] == pytest.approx(expected[1]["total"]["mean"], rel=1e-12)
         assert mean.keys() == expected[1].keys()
