@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import re
 from collections.abc import Iterator, Sequence
 from html import escape
@@ -17,6 +18,7 @@ from utils.report.layout import (
     overview_tables,
     runs_table,
 )
+from utils.report.maps import map_pictures
 from utils.report.plots import as_svg, forest_figure, seeds_figure
 from utils.report.reliability_layout import (
     ROBUSTNESS,
@@ -50,6 +52,7 @@ p { margin: .25rem 0 .75rem; }
 .scroll { overflow-x: auto; margin: .5rem 0 1rem; }
 .pair { display: flex; flex-wrap: wrap; gap: 0 1.5rem; align-items: flex-start; }
 .pair > * { flex: 1 1 20rem; min-width: 0; } .pair > .scroll { flex: 0 1 auto; }
+img { max-width: 100%; height: auto; }
 svg { width: 100%; max-width: 29rem; height: auto; display: block; }
 svg * { stroke-linejoin: round; }
 table { border-collapse: collapse; font-size: .84rem; font-variant-numeric: tabular-nums; }
@@ -82,6 +85,7 @@ def as_html(report: Report, pictures: Sequence[Picture] = ()) -> str:
     body += _overview("Overview", overview_tables(report))
     body += _robustness(report, pictures)
     body += _reliability(report, pictures)
+    body += _maps(report)
     left = MOST_PLOTS
     for section in report.sections:
         if section.shown:
@@ -138,6 +142,20 @@ def _reliability(report: Report, pictures: Sequence[Picture]) -> Iterator[str]:
             shown = picture.heading
             yield f"<h3>{escape(shown)}</h3>"
         yield _wide_svg(picture)
+
+
+def _maps(report: Report) -> Iterator[str]:
+    """Panels of maps of uncertainty, where tests wrote them."""
+    shown = ""
+    for picture in map_pictures(report.summaries):
+        if not shown:
+            yield "<h2>Maps of uncertainty</h2>"
+        if picture.group != shown:
+            shown = picture.group
+            yield f"<h3>{escape(shown)}</h3>"
+        content = base64.b64encode(picture.jpeg).decode()
+        yield f'<p class="quiet">{escape(picture.image)}</p>'
+        yield f'<img alt="{escape(picture.image)}" src="data:image/jpeg;base64,{content}">'
 
 
 def _wide_svg(picture: Picture) -> str:
