@@ -138,6 +138,7 @@ def measure(scores: Tensor, truth: Tensor, settings: Settings) -> tuple[Row, Fou
         """A call whose result can be read afterwards."""
 
         def call() -> None:
+            """Compute and keep what one way finds."""
             found[name] = way(scores, truth, *more)
 
         return call

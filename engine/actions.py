@@ -13,7 +13,7 @@ from torch import nn
 
 from datasets import DATASETS
 from datasets.base import SegDataset
-from datasets.loaders import train_batches
+from datasets.loaders import Batches, train_batches
 from datasets.statistics import check_data
 from datasets.unlabelled import Unlabelled
 from engine import build, calibration, checkpoint
@@ -88,16 +88,7 @@ def train_method(
     training = start(build.place(method, opts, device), opts, device)
     if content is not None:
         checkpoint.resume(content, run.checkpoint("latest"), training)
-    batches = train_batches(
-        dataset,
-        batch_size=opts.batch_size // (opts.accumulate * world_size()),
-        accumulation=opts.accumulate,
-        seed=opts.random_seed,
-        start_step=training.step,
-        num_workers=opts.num_workers,
-        rank=rank(),
-        world_size=world_size(),
-    )
+    batches = batches_from(training.step, dataset, opts)
     if is_main():
         write_opts(run.folder, checkpoint.plain(opts), device=device)
     visualizer = Visualizer(opts.vis_port, opts.vis_env) if opts.enable_vis else None
@@ -123,6 +114,20 @@ def train_method(
     if is_main():
         save_curves(trainer.log.path, run.folder / "curves.png", run.name)
     return tell_end(trainer, training, stopped)
+
+
+def batches_from(step: int, dataset: SegDataset, opts: Namespace) -> Batches:
+    """This process's share of the batches from a step on, without end."""
+    return train_batches(
+        dataset,
+        batch_size=opts.batch_size // (opts.accumulate * world_size()),
+        accumulation=opts.accumulate,
+        seed=opts.random_seed,
+        start_step=step,
+        num_workers=opts.num_workers,
+        rank=rank(),
+        world_size=world_size(),
+    )
 
 
 def tell_end(trainer: Trainer, training: Training, stopped: Stopped | None) -> int:
