@@ -91,7 +91,7 @@ def train_method(
     batches = batches_from(training.step, dataset, opts)
     if is_main():
         write_opts(run.folder, checkpoint.plain(opts), device=device)
-    visualizer = Visualizer(opts.vis_port, opts.vis_env) if opts.enable_vis else None
+    visualizer = open_visualizer(opts)
     trainer = Trainer(
         opts=opts,
         run=run,
@@ -103,8 +103,6 @@ def train_method(
         visualizer=visualizer,
         epoch=epoch,
     )
-    if visualizer is not None:
-        visualizer.log_options(checkpoint.plain(opts))
     announce(trainer, training, dataset, held_out)
     stopped = train(training, batches, trainer)
     batches.close()
@@ -114,6 +112,15 @@ def train_method(
     if is_main():
         save_curves(trainer.log.path, run.folder / "curves.png", run.name)
     return tell_end(trainer, training, stopped)
+
+
+def open_visualizer(opts: Namespace) -> Visualizer | None:
+    """The windows of ``--enable_vis``, which show the flags at once."""
+    if not opts.enable_vis:
+        return None
+    visualizer = Visualizer(opts.vis_port, opts.vis_env)
+    visualizer.log_options(checkpoint.plain(opts))
+    return visualizer
 
 
 def batches_from(step: int, dataset: SegDataset, opts: Namespace) -> Batches:

@@ -66,20 +66,13 @@ def run_report(opts: Namespace) -> int:
     if not is_main():
         return 0
     # Not needed by any other action, and slow to import with what they need.
+    from utils.report import text as texts
     from utils.report.analysis import Bootstrap, analyse
     from utils.report.page import HTML_MARK, as_html
     from utils.report.reliability import PNG_DPI
     from utils.report.reliability_layout import report_pictures
     from utils.report.results import find_results, read_results
     from utils.report.style import PNG_MARK, as_png
-    from utils.report.text import (
-        CSV_MARK,
-        LATEX_MARK,
-        TEXT_MARK,
-        as_csv,
-        as_latex,
-        as_text,
-    )
 
     results = [
         row
@@ -90,9 +83,9 @@ def run_report(opts: Namespace) -> int:
     name = opts.run_name or re.sub(r"[^\w\-.]+", "_", "_".join(tested))
     folder = opts.report_dir or Path(opts.output_dir) / "reports" / name
     marks = {
-        "report.txt": TEXT_MARK,
-        "report.csv": CSV_MARK,
-        "report.tex": LATEX_MARK,
+        "report.txt": texts.TEXT_MARK,
+        "report.csv": texts.CSV_MARK,
+        "report.tex": texts.LATEX_MARK,
         "report.html": HTML_MARK,
     }
     refuse_other_files(folder, marks)
@@ -108,9 +101,10 @@ def run_report(opts: Namespace) -> int:
     refuse_other_files(folder, dict.fromkeys(pictures, PNG_MARK))
     # Before the page, which takes over how they are arranged.
     images = {file: as_png(picture.figure, PNG_DPI) for file, picture in pictures.items()}
-    text = as_text(report)
+    text = texts.as_text(report)
     html = as_html(report, list(pictures.values()))
-    for file, page in zip(marks, (text, as_csv(report), as_latex(report), html), strict=True):
+    pages = (text, texts.as_csv(report), texts.as_latex(report), html)
+    for file, page in zip(marks, pages, strict=True):
         write_atomically(folder / file, page.encode())
     for file, image in images.items():
         write_atomically(folder / file, image)

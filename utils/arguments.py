@@ -63,6 +63,7 @@ def choice(what: str, values: Iterable[str]) -> Callable[[str], str]:
     known = tuple(values)
 
     def parse_choice(text: str) -> str:
+        """The text, if it is one of the values."""
         if text in known:
             return text
         near = difflib.get_close_matches(text, known, n=1)
@@ -89,6 +90,7 @@ def within(low: float, high: float) -> Callable[[str], float]:
     """An argparse type for a number in [low, high]."""
 
     def parse_number(text: str) -> float:
+        """The number, if it lies within the limits."""
         try:
             number = float(text)
         except ValueError:
@@ -104,6 +106,7 @@ def at_least(low: int) -> Callable[[str], int]:
     """An argparse type for an integer of at least ``low``; accepts 30e3."""
 
     def parse_integer(text: str) -> int:
+        """The whole number, if it is great enough."""
         try:
             number = float(text)
         except ValueError:

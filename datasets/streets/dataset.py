@@ -170,6 +170,13 @@ class Streets(SegDataset):
         del index
         return self.transform.size or self.image_size
 
+    def origins(self) -> frozenset[str]:
+        """``streets/seed/town_index`` of every scene, the same in every condition."""
+        return frozenset(
+            f"{self.name}/{self.scene_seed}/{item.id.removesuffix(f'_{item.condition}')}"
+            for item in self.originals
+        )
+
     def content_fingerprint(self) -> str:
         """SHA-256 over everything that the pixels follow from."""
         content = (

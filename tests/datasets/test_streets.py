@@ -302,3 +302,11 @@ def test_wrong_options_are_refused(options, message):
 def test_unknown_split_is_refused():
     with pytest.raises(ValueError, match="no split 'vall'.*did you mean 'val'"):
         Streets(None, "vall")
+
+
+def test_a_scene_has_one_origin_in_every_condition():
+    clear, night = (Streets(None, "val", num_images=5, condition=c) for c in (None, "night"))
+    assert clear.origins() == night.origins()
+    assert len(clear.origins()) == 5
+    assert clear.origins().isdisjoint(Streets(None, "val", num_images=5, scene_seed=1).origins())
+    assert clear.origins().isdisjoint(Streets(None, "test", num_images=5).origins())
