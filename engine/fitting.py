@@ -27,11 +27,10 @@ from uncertainty.calibrators import (
     Temperature,
     TemperatureGrid,
     fit_clusters,
-    fit_temperature_by_nll,
+    fit_temperature,
     fit_vector,
     load_calibrator,
     save_calibrator,
-    search_temperature,
 )
 from utils.arguments import at_least
 from utils.distributed import barrier, is_main
@@ -178,10 +177,8 @@ def fit_on_sample(opts: Namespace, dataset: SegDataset, trained: Trained) -> Fit
 
 def fit_one_temperature(opts: Namespace, sample: PixelSample) -> Fitted:
     """One temperature, by calibration error over a grid or by likelihood."""
-    if opts.fit_objective == "nll":
-        fit, factor = fit_temperature_by_nll(sample.logits, sample.labels), 1
-    else:
-        fit, factor = search_temperature(sample.logits, sample.labels, grid_of(opts)), 100
+    fit = fit_temperature(sample.logits, sample.labels, opts.fit_objective, grid_of(opts))
+    factor = 100 if opts.fit_objective == "ece" else 1
     found: dict[str, Any] = {"temperature": fit.temperature}
     if fit.before is not None and fit.after is not None:  # else all pixels are void
         found |= change(opts.fit_objective, factor * fit.before, factor * fit.after)

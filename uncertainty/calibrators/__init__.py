@@ -1,7 +1,7 @@
 """Calibrators: fitted on labelled pixels after training, applied to predictions."""
 
 from uncertainty.calibrators.base import Calibrator
-from uncertainty.calibrators.cluster import ClusterTemperature, fit_clusters
+from uncertainty.calibrators.cluster import ClusterTemperature, fit_clusters, fit_temperature
 from uncertainty.calibrators.files import load_calibrator, save_calibrator
 from uncertainty.calibrators.local import LocalTemperature, LocalTemperatureHead
 from uncertainty.calibrators.search import TemperatureFit, TemperatureGrid, search_temperature
@@ -26,6 +26,7 @@ __all__ = [
     "TemperatureGrid",
     "Vector",
     "fit_clusters",
+    "fit_temperature",
     "fit_temperature_by_nll",
     "fit_vector",
     "load_calibrator",
