@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from math import ceil
+
 from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, StepLR
 
-LR_POLICIES = ("poly", "step")
+LR_POLICIES = ("poly", "step", "epoch_poly", "scl_poly")
 
 
 class PolyLR(LRScheduler):
@@ -33,10 +35,105 @@ class PolyLR(LRScheduler):
         return [max(base * left, self.floor) for base in self.base_lrs]
 
 
-def build_scheduler(
-    optimizer: Optimizer, policy: str, total_itrs: int, step_size: int
+class EpochPolyLR(LRScheduler):
+    """lr(e) = lr(0) (1 - e / E)^power, constant within an epoch e = 0, 1, ..., E - 1.
+
+    From epoch R = ``restart`` on, if given, lr(0) rescale ((E - e) / (E - R))^repoly: with rescale
+    1 a warm restart at the full rate (Zhu et al. 2019, code). R is the first epoch of the second
+    part, while the relaxed boundary loss still relaxes in epoch R and stops after it: published
+    like this.
+
+    Args:
+        optimizer: the groups keep their ratio of learning rates.
+        epochs: E, the epoch at which the rate would reach zero; it is zero from there on.
+        epoch_itrs: optimizer steps of an epoch.
+        power: exponent of the first part.
+        restart: R, above 0; None for no restart.
+        rescale: factor of the second part.
+        repoly: exponent of the second part.
+    """
+
+    def __init__(
+        self,
+        optimizer: Optimizer,
+        epochs: int,
+        epoch_itrs: int,
+        *,
+        power: float = 1.0,
+        restart: int | None = None,
+        rescale: float = 1.0,
+        repoly: float = 1.5,
+    ) -> None:
+        assert epochs > 0
+        assert epoch_itrs > 0
+        self.epochs = epochs
+        self.epoch_itrs = epoch_itrs
+        self.power = power
+        self.restart = restart
+        self.rescale = rescale
+        self.repoly = repoly
+        super().__init__(optimizer)
+
+    def factor(self, epoch: int) -> float:
+        """What the base rates are multiplied by in an epoch."""
+        if epoch >= self.epochs:
+            return 0.0
+        if self.restart is None or epoch < self.restart:
+            return (1 - epoch / self.epochs) ** self.power
+        left = 1 - (epoch - self.restart) / (self.epochs - self.restart)
+        return self.rescale * left**self.repoly
+
+    def get_lr(self) -> list[float | Tensor]:
+        """The rate of every group after ``last_epoch`` steps."""
+        factor = self.factor(self.last_epoch // self.epoch_itrs)
+        return [base * factor for base in self.base_lrs]
+
+
+def build_scheduler(  # noqa: PLR0913 - an argument per flag
+    optimizer: Optimizer,
+    policy: str,
+    total_itrs: int,
+    step_size: int,
+    *,
+    poly_exp: float | None = None,
+    epoch_itrs: int | None = None,
+    restart_epoch: int = -1,
+    rescale: float = 1.0,
+    repoly: float = 1.5,
 ) -> LRScheduler:
-    """The schedule behind ``--lr_policy``: poly, or a tenth every ``step_size`` steps."""
+    """The schedule behind ``--lr_policy``.
+
+    Args:
+        optimizer: whose groups get the rates.
+        policy: "poly" by step (``PolyLR``), "step" for a tenth every ``step_size`` steps,
+            "epoch_poly" by epoch (``EpochPolyLR``), "scl_poly" the same with a restart.
+        total_itrs: optimizer steps of the run.
+        step_size: of "step".
+        poly_exp: exponent; None for 0.9 by step and 1 by epoch.
+        epoch_itrs: optimizer steps of an epoch, for the policies by epoch; a begun epoch counts.
+        restart_epoch: epoch from which "scl_poly" starts anew, above 0.
+        rescale: factor after the restart.
+        repoly: exponent after the restart.
+
+    Raises:
+        ValueError: if "scl_poly" has no epoch to restart at.
+    """
     if policy == "poly":
-        return PolyLR(optimizer, total_itrs)
-    return StepLR(optimizer, step_size, gamma=0.1)
+        return PolyLR(optimizer, total_itrs, 0.9 if poly_exp is None else poly_exp)
+    if policy == "step":
+        return StepLR(optimizer, step_size, gamma=0.1)
+    if policy == "scl_poly" and restart_epoch <= 0:
+        raise ValueError(
+            f"--lr_policy scl_poly restarts at the epoch of --rlx_off_epoch, which is"
+            f" {restart_epoch}: give an epoch above 0 (100 in the published Cityscapes run)"
+        )
+    assert epoch_itrs is not None, f"{policy} needs the number of steps of an epoch"
+    return EpochPolyLR(
+        optimizer,
+        ceil(total_itrs / epoch_itrs),
+        epoch_itrs,
+        power=1.0 if poly_exp is None else poly_exp,
+        restart=restart_epoch if policy == "scl_poly" else None,
+        rescale=rescale,
+        repoly=repoly,
+    )
