@@ -11,6 +11,7 @@ from engine.fitting import run_fit_calibrator
 from engine.mask_making import run_mask_making
 from engine.reporting import run_report
 from engine.run import FinishedRun, draw_seed
+from engine.score_fitting import run_fit_score
 from engine.testing import run_test
 from options import parse
 from utils.distributed import process_group
@@ -22,6 +23,7 @@ ACTIONS = {
     "predict": run_prediction,
     "make_uncertainty_masks": run_mask_making,
     "fit_calibrator": run_fit_calibrator,
+    "fit_score": run_fit_score,
     "report": run_report,
     "check_data": run_data_check,
     "list": list_choices,

@@ -10,15 +10,19 @@ from datasets import DATASETS
 from engine.catalogue import CATALOGUE, RECIPES
 from engine.checks import check
 from engine.fitting import add_calibration_flags
+from engine.measuring import add_measurement_flags
 from engine.reporting import add_report_flags
 from engine.restore import restored_flags, typed_values
-from engine.testing import add_measurement_flags
-from losses import LOSSES
+from engine.score_fitting import FITTED
+from engine.scoring import add_score_flags, score_names
+from engine.training_data import add_sampling_flags
 from methods import METHODS
+from methods.training_loss import add_loss_flags
 from network import ENSEMBLES, MODELS
-from uncertainty import SCORES
+from network.heads import CLASS_HEADS, TEMPERATURES
 from uncertainty.calibrators import CALIBRATORS
 from utils.arguments import (
+    Flat,
     Help,
     Parser,
     Repeated,
@@ -80,6 +84,11 @@ def add_action_flags(group: _ArgumentGroup) -> None:
         metavar="KIND",
         help=f"fit {', '.join(CALIBRATORS)} to --ckpt on --val_split",
     )
+    add(
+        "--fit_score",
+        choices=FITTED,
+        help="gather statistics of the training images for sml, react and dice",
+    )
     add("--report", nargs="+", metavar="RESULT", help="compare result files over seeds")
     add("--check_data", action="store_true", help="read every label: histogram, offending files")
     add("--list", type=choice("list", CATALOGUE), metavar="WHAT", help=", ".join(CATALOGUE))
@@ -113,15 +122,6 @@ def add_data_flags(group: _ArgumentGroup) -> None:
     add("--train_split", default="train", help="split to train on")
     add("--val_split", default="val", help="split to validate on and to test on")
     add("--crop_size", type=size, default=(768, 768), help="N or HxW that training sees")
-    add(
-        "--train_transform",
-        type=choice("transform", ("resize", "scale_crop")),
-        default="resize",
-        help="resize: to crop_size, aspect not kept; scale_crop: random scale, padded random crop",
-    )
-    add("--scale_range", type=within(0.1, 10), nargs=2, default=(0.5, 2.0), help="of scale_crop")
-    add("--flip", type=within(0, 1), default=0.0, help="probability of a mirrored sample")
-    add("--color_jitter", type=within(0, 1), default=0.0, help="0.5: brightness, contrast, ...")
     add("--cache", type=Path, metavar="DIR", help="keep decoded, resized images memory-mapped")
     add(
         "--mask_dir",
@@ -142,6 +142,10 @@ def add_model_flags(group: _ArgumentGroup) -> None:
     add("--logits_dir", type=Path, metavar="DIR", help="evaluate arrays ID.npy (C, h, w)")
     add("--output_stride", type=int, choices=(8, 16), default=16)
     add("--separable_conv", action="store_true", help="depthwise-separable head")
+    add("--head", choices=tuple(CLASS_HEADS), default="linear", help="cosine: AbeT's classes")
+    add("--temperature", choices=tuple(TEMPERATURES), default="none", help="learned: AbeT's")
+    add("--temperature_floor", type=within(0, 1), default=1e-3, help="added; published: 1e-12")
+    add("--fast_cosine", action="store_true", help="train on cosines before upsampling, not exact")
     add("--dropout", type=within(0, 0.99), default=0.0, help="after each stage of the backbone")
     add(
         "--pretrained_backbone",
@@ -158,23 +162,19 @@ def add_train_flags(group: _ArgumentGroup) -> None:
     """How to train."""
     add = group.add_argument
     add("--method", type=choice("method", METHODS), default="supervised")
-    add("--loss_type", type=choice("loss", LOSSES), default="cross_entropy")
-    add(
-        "--loss_normalize",
-        choices=("all", "valid"),
-        help="mean over all pixels (published for uncertainty, focal) or labelled ones (others)",
-    )
-    add("--focal_gamma", type=within(0, 10), default=0.0, help="0 is cross entropy; usual: 2")
-    add("--focal_alpha", type=within(0, 10), default=1.0)
-    add("--alpha", type=within(0, 100), default=0.0, help="of uce; 0 is cross entropy")
     add("--optimizer", choices=("adam", "adamw", "sgd"), default="adam")
     add("--lr", type=within(0, 100), default=1e-4, help="of the classifier")
     add("--backbone_lr_factor", type=within(0, 100), default=0.1, help="times lr: the backbone's")
     add("--momentum", type=within(0, 1), default=0.9, help="of sgd")
     add("--weight_decay", type=within(0, 1), default=1e-4)
     add("--lr_policy", choices=LR_POLICIES, default="poly", help="poly: power 0.9, floor 1e-6")
+    add("--poly_exp", type=within(0, 10), help="power; default: 0.9, by epoch 1")
+    add("--rescale", type=within(0, 100), default=1.0, help="of scl_poly's lr from its restart on")
+    add("--repoly", type=within(0, 10), default=1.5, help="power of scl_poly from its restart on")
     add("--step_size", type=at_least(1), default=10_000, help="of the step policy")
     add("--total_itrs", type=at_least(1), default=30_000, help="optimizer steps")
+    add("--epochs", type=at_least(1), help="instead of --total_itrs: passes over the images")
+    add("--epoch_itrs", type=at_least(1), help="steps that count as an epoch; default: one pass")
     add("--batch_size", type=at_least(1), default=16, help="in all: processes x --accumulate")
     add("--accumulate", type=at_least(1), default=1, help="backward passes per optimizer step")
     add("--amp", choices=("off", "bf16", "fp16"), default="off", help="autocast in training")
@@ -199,7 +199,12 @@ def add_eval_flags(group: _ArgumentGroup) -> None:
     add("--window_overlap", type=within(0, 0.9), default=1 / 3, help="share of a window")
     add("--eval_flip", action="store_true", help="also predict the mirrored image")
     add("--eval_scales", type=within(0.1, 10), nargs="+", default=[1.0])
-    add("--fuse", choices=("logits", "probs"), default="probs", help="mean over the passes")
+    add(
+        "--fuse",
+        choices=("logits", "probs", "members"),
+        default="probs",
+        help="mean over the passes, or take them for members",
+    )
     add("--mc_samples", type=at_least(1), help="dropout passes of a test; of uce's training: 10")
     add("--eval_amp", choices=("off", "bf16", "fp16"), default="off")
     add("--calibrator", type=Path, metavar="FILE", help="of --fit_calibrator, on every prediction")
@@ -207,7 +212,8 @@ def add_eval_flags(group: _ArgumentGroup) -> None:
     add(
         "--scores",
         nargs="*",
-        type=choice("score", SCORES),
+        type=score_names,
+        action=Flat,
         metavar="NAME",
         help="write maps of uncertainty, see --list scores; --predict: entropy instance",
     )
@@ -236,9 +242,12 @@ SHARED = {
     "action": add_action_flags,
     "data": add_data_flags,
     "model": add_model_flags,
+    "augmentation and sampling": add_sampling_flags,
     "training": add_train_flags,
+    "loss": add_loss_flags,
     "evaluation": add_eval_flags,
     "measurement": add_measurement_flags,
+    "scores": add_score_flags,
     "calibration": add_calibration_flags,
     "run": add_run_flags,
     "report": add_report_flags,

@@ -24,6 +24,8 @@ BENCHMARKS = {
     "online_ensemble": "cost of the instance uncertainty in a step of the online ensemble",
     "ranking": "AUROC, AUPR and FPR95 of 20 million pixels against two libraries",
     "calibration_error": "ECE of 2 and 20 million pixels against torchmetrics",
+    "components": "component metrics of one map with 500 components against a loop",
+    "relaxed_boundary": "relaxed boundary target and loss against the published way",
     "temperature_search": "the best of 950 temperatures against trying them all",
     "reliability": "cost of all reliability metrics over bare inference",
     "corruptions": "milliseconds of each corruption beside decoding a PNG",

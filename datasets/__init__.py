@@ -13,12 +13,20 @@ from datasets.cityscapes import Cityscapes
 from datasets.folder import Folder
 from datasets.idd import IDD
 from datasets.kvasir import Kvasir
-from datasets.streets import Streets
+from datasets.lost_and_found import LostAndFound
+from datasets.mapillary import Mapillary
+from datasets.road_anomaly import RoadAnomaly
+from datasets.smiyc import SMIYCAnomaly, SMIYCObstacle
+from datasets.streets import Streets, StreetsObstacles
 from datasets.transforms import Transform
 from datasets.voc import VOC
 
 DATASETS: dict[str, type[SegDataset]] = {
-    kind.name: kind for kind in (Streets, Cityscapes, ACDC, IDD, VOC, Kvasir, CamVid, Folder)
+    kind.name: kind
+    for kind in (
+        *(Streets, Cityscapes, ACDC, IDD, Mapillary, VOC, Kvasir, CamVid, Folder),
+        *(StreetsObstacles, LostAndFound, RoadAnomaly, SMIYCAnomaly, SMIYCObstacle),
+    )
 }
 
 

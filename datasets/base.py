@@ -31,7 +31,7 @@ from datasets.items import (
 )
 from datasets.labels import LabelMap
 from datasets.taxonomy import SegClass, names_of, palette_of
-from datasets.transforms import Sample, Transform, resize_image, resize_map
+from datasets.transforms import Sample, Transform
 
 UNSAFE = re.compile(r"[^\w\-. ()+,=@]")  # in a part of a path on any system
 
@@ -47,6 +47,7 @@ class SegDataset(Dataset[Sample]):
         splits: the splits it knows.
         needs_root: whether it reads files.
         usual_ood_ids: raw ids that papers take for unknown objects.
+        component_sizes: fewest pixels of a predicted and of a true object in the metric components.
         unannotated: classes that its scenes have and its labels never show.
         defaults: flag values that suit it, by flag name.
         layout: a small tree of the folders it expects, for error messages.
@@ -76,6 +77,7 @@ class SegDataset(Dataset[Sample]):
     splits: tuple[str, ...] = ("train", "val", "test")
     needs_root: ClassVar[bool] = True
     usual_ood_ids: ClassVar[tuple[int, ...]] = ()
+    component_sizes: ClassVar[tuple[int, int]] = (0, 0)
     unannotated: ClassVar[frozenset[str]] = frozenset()
     defaults: ClassVar[dict[str, Any]] = {}
     layout: ClassVar[str] = ""
@@ -114,7 +116,7 @@ class SegDataset(Dataset[Sample]):
             raise ValueError(f"split {split!r} of {self.name} in {self.root} has no images")
         refuse_repeated_ids(self.originals)
         self.items = [as_seen(item, appearance) for item in self.originals]
-        self._ood_table = self.label_map.ood_table(self.ood_ids) if self.ood_ids else None
+        self._ood_table = self.ood_table()
 
     def files(self) -> list[Item]:
         """The items of the split, in a fixed order; nothing is decoded.
@@ -225,26 +227,22 @@ class SegDataset(Dataset[Sample]):
         """Build or open the cache, if there is one; loaders call it before workers start."""
         if self.cache_dir is None or self._cached is not None:
             return
-        size = self.transform.size
-        stage = f"{size[0]}x{size[1]}" if size else "native"
-        name = f"{self.name}_{self.split}_{stage}_{self.content_key()}"
+        name = f"{self.name}_{self.split}_{self.transform.stage}_{self.content_key()}"
         self._cached = ArrayCache.open(self.cache_dir, name, len(self), self._resized)
 
     def _resized(self, index: int) -> tuple[Tensor, Tensor]:
         """Image and train ids after the transform's resize."""
         image, label = self.read(index)
-        if self.transform.size is None:
-            return image, label
-        return resize_image(image, self.transform.size), resize_map(label, self.transform.size)
+        return self.transform.resize_image(image), self.transform.resize_map(label)
 
     def __getitem__(self, key: int | SampleKey) -> Sample:
-        """The transformed sample; the random transforms depend on (seed, epoch, index) alone.
+        """The transformed sample; the random transforms depend on the seed and the key alone.
 
         Raises:
             ValueError: as ``read`` does, and if a weight map has another size than its label.
         """
-        epoch, index = key if isinstance(key, tuple) else (0, key)
-        index = range(len(self))[index]
+        key = SampleKey.of(key, len(self))
+        index = key.index
         item = self.items[index]
         self.prepare()
         image, label = self._resized(index) if self._cached is None else self._cached[index]
@@ -262,14 +260,11 @@ class SegDataset(Dataset[Sample]):
             sample["weight"] = tv_tensors.Mask(self._weight_of(self.originals[index], label))
         if self._ood_table is not None:
             sample["ood"] = tv_tensors.Mask(self._ood_of(index, self._ood_table))
-        seeds = np.random.SeedSequence(self.seed, spawn_key=(epoch, index))
-        return self.transform.randomise(sample, np.random.default_rng(seeds))
+        return self.transform.randomise(sample, key.generator(self.seed), key.centre)
 
     def _weight_of(self, item: Item, label: Tensor) -> Tensor:
         assert self.weight is not None
-        weight = self.weight(item).to(torch.float32)
-        if self.transform.size is not None:
-            weight = resize_map(weight, self.transform.size)
+        weight = self.transform.resize_map(self.weight(item).to(torch.float32))
         if weight.shape != label.shape:
             raise ValueError(
                 f"the weight map of {item.id} has {by(weight.shape)} pixels, "
@@ -277,9 +272,13 @@ class SegDataset(Dataset[Sample]):
             )
         return weight
 
+    def ood_table(self) -> NDArray[np.uint8] | None:
+        """(256,) uint8: 1 for ids out of distribution, 0 for ids of classes, else 255; or None."""
+        return self.label_map.ood_table(self.ood_ids) if self.ood_ids else None
+
     def _ood_of(self, index: int, table: NDArray[np.uint8]) -> Tensor:
         ood = torch.from_numpy(cv2.LUT(self.read_raw_label(index).numpy(), table))
-        return ood if self.transform.size is None else resize_map(ood, self.transform.size)
+        return self.transform.resize_map(ood)
 
     def check_split(self, known: Iterable[str]) -> None:
         """Refuse a split that is not known.

@@ -7,6 +7,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
+
 MOST_SCENES = 20  # named in a message
 
 
@@ -21,10 +23,40 @@ class Item(NamedTuple):
 
 
 class SampleKey(NamedTuple):
-    """Which item to load and in which epoch, which decides the random transforms."""
+    """Which item to load and in which epoch, which decides the random transforms.
+
+    Attributes:
+        epoch: from 0.
+        index: of the item.
+        centre: (x, y) in the label at its native size that a random crop has to show.
+        place: in the epoch's list, where an item may be in it more than once: each then has
+            random transforms of its own.
+    """
 
     epoch: int
     index: int  # type: ignore[assignment]  # shadows tuple.index, which no key needs
+    centre: tuple[int, int] | None = None
+    place: int | None = None
+
+    @classmethod
+    def of(cls, key: int | SampleKey, length: int | None = None) -> SampleKey:
+        """The key of an item; an index alone stands for that item in epoch 0.
+
+        Args:
+            key: an index, or a key as a plain or a named tuple.
+            length: of the data set, if a negative index shall count from its end.
+
+        Raises:
+            IndexError: if the data set has no such item.
+        """
+        full = cls(*key) if isinstance(key, tuple) else cls(0, key)
+        return full if length is None else full._replace(index=range(length)[full.index])
+
+    def generator(self, seed: int) -> np.random.Generator:
+        """What the random transforms draw from: it depends on the seed, epoch, item and place."""
+        own = () if self.place is None else (1 + self.place,)
+        spawn_key = (self.epoch, self.index, *own)
+        return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=spawn_key))
 
 
 class NamedSplit(NamedTuple):

@@ -24,11 +24,12 @@ class Joined(SegDataset):
 
     Where an id is in several parts, all ids get the folder of their part: ``cityscapes/ID``,
     ``cityscapes_fog-3/ID``. If a part marks unknown objects, the other parts' samples have
-    ``ood``, too: 0 for pixels of a class, 255 for void.
+    ``ood``, too: 0 for pixels of a class, 255 for void. The classes are those of the parts that
+    have some.
 
     Args:
-        parts: data sets of the same classes and with the same transform; the parts of a joined
-            one are taken by themselves.
+        parts: data sets of the same or no classes and with the same transform; the parts of a
+            joined one are taken by themselves.
 
     Raises:
         ValueError: if two parts have other classes, or show the same image in the same way.
@@ -42,11 +43,13 @@ class Joined(SegDataset):
         assert parts
         first = parts[0]
         assert all(part.transform == first.transform for part in parts)
-        refuse_other_classes(parts)
+        self._with_classes = [part for part in parts if part.classes] or parts
+        refuse_other_classes(self._with_classes)
         refuse_repeated_images(parts)
         self.parts = tuple(parts)
         self.name = "+".join(dict.fromkeys(part.name for part in parts))
-        self.classes = first.classes
+        self.classes = self._with_classes[0].classes
+        self._marks_unknown = any(part.ood_table() is not None for part in parts)
         self._ends = list(accumulate(map(len, parts)))
         roots = {part.root for part in parts}
         super().__init__(
@@ -86,11 +89,12 @@ class Joined(SegDataset):
         Raises:
             ValueError: if two servers expect other ids.
         """
-        decoded = self.parts[0].decode_label(train_ids)
-        for part in self.parts[1:]:
+        first, *others = self._with_classes
+        decoded = first.decode_label(train_ids)
+        for part in others:
             if not torch.equal(part.decode_label(train_ids), decoded):
                 raise ValueError(
-                    f"the servers of {self.parts[0].name} and {part.name} expect other label ids:"
+                    f"the servers of {first.name} and {part.name} expect other label ids:"
                     " predict for them one by one"
                 )
         return decoded
@@ -120,11 +124,11 @@ class Joined(SegDataset):
     def __getitem__(self, key: int | SampleKey) -> Sample:
         """The sample of a part, under its unique id."""
         assert self.weight is None, "weights belong to the parts"
-        epoch, index = key if isinstance(key, tuple) else (0, key)
-        part, place = self._place(index)
-        sample = part[SampleKey(epoch, place)]
-        sample["id"] = self.items[index].id
-        if self.ood_ids and "ood" not in sample:
+        key = SampleKey.of(key)
+        part, place = self._place(key.index)
+        sample = part[key._replace(index=place)]
+        sample["id"] = self.items[key.index].id
+        if self._marks_unknown and "ood" not in sample:
             label = sample["label"].as_subclass(Tensor)
             sample["ood"] = tv_tensors.Mask(torch.where(label == IGNORE_INDEX, label, 0))
         return sample

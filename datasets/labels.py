@@ -21,6 +21,7 @@ class LabelMap:
 
     Attributes:
         table: (256,) uint8, the train id of every raw id, 254 for those outside the map.
+        class_names: in the order of the train ids.
 
     Args:
         train_ids: raw id (0..255) -> train id, or 255 for void.
@@ -36,7 +37,7 @@ class LabelMap:
             train in {*range(len(class_names)), IGNORE_INDEX} for train in train_ids.values()
         )
         self.train_ids = dict(train_ids)
-        self._class_names = tuple(class_names)
+        self.class_names = tuple(class_names)
         self._dataset = dataset
         self.table = np.full(256, _UNKNOWN, np.uint8)
         for raw, train in train_ids.items():
@@ -66,7 +67,7 @@ class LabelMap:
             ValueError: if an id stands for a class or is none of the data set's label ids.
         """
         table = np.full(256, IGNORE_INDEX, np.uint8)
-        table[self.table < len(self._class_names)] = 0
+        table[self.table < len(self.class_names)] = 0
         for raw in ood_ids:
             train = self.train_ids.get(raw)
             if train is None:
@@ -77,7 +78,7 @@ class LabelMap:
             if train != IGNORE_INDEX:
                 raise ValueError(
                     f"{raw} cannot be out of distribution in {self._dataset}: {raw} is class "
-                    f"{self._class_names[train]}, a known class; its ids of no class are "
+                    f"{self.class_names[train]}, a known class; its ids of no class are "
                     f"{ranges(self.raw_ids(IGNORE_INDEX)) or 'none'}"
                 )
             table[raw] = 1
@@ -97,7 +98,7 @@ class LabelMap:
 
     def binary_hint(self, present: Iterable[int]) -> str:
         """Advice where labels of many classes hold nothing but 0 and 255, else nothing."""
-        looks_binary = set(present) == {0, 255} and len(self._class_names) > 2
+        looks_binary = set(present) == {0, 255} and len(self.class_names) > 2
         return _BINARY_HINT if looks_binary else ""
 
     def raw_ids(self, train: int) -> list[int]:
@@ -107,7 +108,7 @@ class LabelMap:
     def __str__(self) -> str:
         parts = [
             f"{ranges(self.raw_ids(train))} = {name}"
-            for train, name in enumerate(self._class_names)
+            for train, name in enumerate(self.class_names)
             if self.raw_ids(train)
         ]
         void = self.raw_ids(IGNORE_INDEX)

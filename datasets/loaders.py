@@ -12,12 +12,12 @@ from multiprocessing.synchronize import Event
 from typing import Any, cast
 
 import cv2
-import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset
 
 from datasets.base import SampleKey, SegDataset
+from datasets.epochs import EpochOrder, Permutations, StepSampler
 from datasets.transforms import Sample
 from utils.types import Batch
 
@@ -27,7 +27,7 @@ cv2.setNumThreads(1)
 Batches = Generator[Batch, None, None]
 
 
-def train_batches(
+def train_batches(  # noqa: PLR0913 - how a step is shared out
     dataset: SegDataset,
     *,
     batch_size: int,
@@ -37,6 +37,7 @@ def train_batches(
     start_step: int = 0,
     rank: int = 0,
     world_size: int = 1,
+    order: EpochOrder | None = None,
 ) -> Batches:
     """Micro-batches without end: ``accumulation`` of them make one optimizer step.
 
@@ -44,20 +45,27 @@ def train_batches(
     where training was resumed; processes and micro-batches share a step without overlap.
 
     Args:
-        dataset: what to draw from, once per epoch in a new order.
+        dataset: what to draw from.
         batch_size: images per process and micro-batch.
-        seed: of the order.
+        seed: of the order, if none is given.
         num_workers: processes that load; 0 loads in this one.
         accumulation: micro-batches per optimizer step.
         start_step: the first optimizer step.
         rank: this process's place among ``world_size``.
         world_size: number of processes.
+        order: what each epoch shows, the same in every process; None shows every image once per
+            epoch, in a new order.
 
     Raises:
-        ValueError: if the data set holds fewer images than one optimizer step takes.
+        ValueError: if an epoch holds fewer images than one optimizer step takes.
     """
     sampler = StepSampler(
-        len(dataset), batch_size, accumulation, seed, start_step, rank, world_size
+        order or Permutations(len(dataset), seed),
+        batch_size,
+        accumulation,
+        start_step,
+        rank,
+        world_size,
     )
     return _stream(_loader(dataset, sampler, num_workers))
 
@@ -118,71 +126,6 @@ def paired(source: Iterator[Batch], target: Iterator[Batch]) -> Batches:
         for batches in (source, target):
             if isinstance(batches, Generator):
                 batches.close()
-
-
-class StepSampler(Sampler[list[SampleKey]]):
-    """The items of every micro-batch of one process, without end.
-
-    Each epoch is a permutation drawn from (seed, epoch); an optimizer step takes the next
-    ``batch_size * accumulation * world_size`` entries, and an incomplete last step is dropped.
-
-    Args:
-        length: number of images.
-        batch_size: images per process and micro-batch.
-        accumulation: micro-batches per optimizer step.
-        seed: of the permutations.
-        start_step: the first optimizer step.
-        rank: this process's place among ``world_size``.
-        world_size: number of processes.
-
-    Raises:
-        ValueError: if there are fewer images than one optimizer step takes.
-    """
-
-    def __init__(
-        self,
-        length: int,
-        batch_size: int,
-        accumulation: int = 1,
-        seed: int = 0,
-        start_step: int = 0,
-        rank: int = 0,
-        world_size: int = 1,
-    ) -> None:
-        assert 0 <= rank < world_size
-        self.length = length
-        self.batch_size = batch_size
-        self.accumulation = accumulation
-        self.seed = seed
-        self.start_step = start_step
-        self.rank = rank
-        self.world_size = world_size
-        shares = accumulation * world_size
-        self.images_per_step = batch_size * shares
-        if self.images_per_step > length:
-            fitting = length // shares * shares
-            advice = f"--batch_size {fitting} fits" if fitting else "give it more images"
-            raise ValueError(
-                f"one step takes {self.images_per_step} images, the training split has {length}; "
-                f"{advice}"
-            )
-
-    def __iter__(self) -> Iterator[list[SampleKey]]:
-        """The keys of one micro-batch after the other."""
-        steps_per_epoch = self.length // self.images_per_step
-        epoch, step = divmod(self.start_step, steps_per_epoch)
-        while True:
-            order = self._order(epoch)
-            for first in range(step, steps_per_epoch):
-                entries = order[first * self.images_per_step :][: self.images_per_step]
-                shares = entries.reshape(self.accumulation, self.world_size, self.batch_size)
-                for micro_batch in shares[:, self.rank].tolist():
-                    yield [SampleKey(epoch, index) for index in micro_batch]
-            epoch, step = epoch + 1, 0
-
-    def _order(self, epoch: int) -> np.ndarray:
-        seeds = np.random.SeedSequence(self.seed, spawn_key=(epoch,))
-        return np.random.default_rng(seeds).permutation(self.length)
 
 
 def _same_size_batches(dataset: SegDataset, batch_size: int) -> list[list[int]]:

@@ -26,7 +26,7 @@ MOST_SHOWN = 20  # problems printed of a report; it holds them all
 
 @dataclass
 class DataReport:
-    """Counts over all labels of a split.
+    """Counts over all labels of a split; a set of unknown objects counts as known and unknown.
 
     Attributes:
         dataset: the data set that was read.
@@ -48,6 +48,11 @@ class DataReport:
     sizes: Counter[tuple[int, int]] = field(default_factory=Counter)
     problems: list[str] = field(default_factory=list)
 
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """What is counted, in the order of ``pixels``."""
+        return self.dataset.label_map.class_names
+
     def weights(self) -> NDArray[np.float64]:
         """Inverse class proportions w_c = 1 / (C_seen p_c), so that sum p_c w_c = 1; unseen: 0."""
         return inverse_proportions(self.pixels)
@@ -65,7 +70,7 @@ def check_data(dataset: SegDataset, *, decode_images: bool = True) -> DataReport
         dataset: the split.
         decode_images: whether to decode the images; else only their headers are read.
     """
-    num_classes = dataset.num_classes
+    num_classes = len(dataset.label_map.class_names)
     report = DataReport(dataset, np.zeros(num_classes, np.int64), np.zeros(num_classes, np.int64))
     raw_values: set[int] = set()
     scans = threaded(
@@ -177,9 +182,7 @@ def _table(report: DataReport) -> list[str]:
     label_map = report.dataset.label_map
     labelled = max(1, int(report.pixels.sum()))
     rows = [("train id", "class", "label ids", "pixels %", "images", "weight")]
-    for train, (name, weight) in enumerate(
-        zip(report.dataset.class_names, report.weights(), strict=True)
-    ):
+    for train, (name, weight) in enumerate(zip(report.class_names, report.weights(), strict=True)):
         share, images = 100 * report.pixels[train] / labelled, int(report.images[train])
         numbers = (f"{share:.4f}", str(images), f"{weight:.4g}")
         absent = ("-", "absent", "0")
@@ -201,7 +204,7 @@ def _table(report: DataReport) -> list[str]:
 
 def _notes(report: DataReport) -> list[str]:
     """Absent classes, images that teach nothing, and what is wrong."""
-    names = report.dataset.class_names
+    names = report.class_names
     absent = [name for name, images in zip(names, report.images, strict=True) if not images]
     notes = [f"classes without a pixel: {', '.join(absent)}"] if absent else []
     if report.void_images:

@@ -26,7 +26,7 @@ def names_of(classes: Sequence[SegClass]) -> tuple[str, ...]:
 
 def palette_of(classes: Sequence[SegClass]) -> Tensor:
     """The colour of each class, (C, 3) uint8, in the order of the train ids."""
-    return torch.tensor([entry.colour for entry in classes], dtype=torch.uint8)
+    return torch.tensor([entry.colour for entry in classes], dtype=torch.uint8).reshape(-1, 3)
 
 
 ROAD = (  # Cityscapes, ACDC, IDD and streets

@@ -1,33 +1,40 @@
 """Transforms that act on an image and all of its maps together, on uint8 values.
 
-Image resizing is bilinear with antialiasing, as Pillow's and the published recipes'; maps (label,
-weight, ood) take the value at the nearest pixel centre. Nothing here touches a global generator.
+Nothing here touches a global generator.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
-from typing import Literal, NamedTuple, Protocol, TypedDict
+from typing import Literal, Protocol, TypedDict
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor
 from torchvision import tv_tensors
-from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional
 
-from utils.types import IGNORE_INDEX
+from datasets.crops import (
+    IMAGENET_MEAN,
+    ScaleFilter,
+    Size,
+    cut_image,
+    cut_map,
+    middle_of_image,
+    middle_of_map,
+    random_window,
+    resize_image,
+    resize_map,
+)
+from datasets.photometric import adjust_colours, bilateral_blur, gaussian_blur
 
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
-Size = tuple[int, int]  # (H, W)
 Kind = Literal["resize", "scale_crop"]
+Fit = Literal["stretch", "middle"]
+Blur = Literal["none", "gaussian", "bilateral"]
 
 
 class Sample(TypedDict, total=False):
@@ -41,6 +48,7 @@ class Sample(TypedDict, total=False):
     dataset: str
     scene: str
     condition: str
+    centre: tuple[int, int]  # (x, y) of the label that a crop has to show; or absent
 
 
 class RandomTransform(Protocol):
@@ -58,19 +66,54 @@ class Transform:
     Attributes:
         size: (H, W) after the resize, None for the native size. A cache holds this stage.
         random: applied in order after the resize.
+        fit: how ``size`` is reached: ``stretch`` does not keep the aspect ratio; ``middle`` scales
+            to its height, keeping it, and cuts or pads the middle of the width (image padded with
+            the ImageNet mean, maps with void, weights with 0).
     """
 
     size: Size | None = None
     random: tuple[RandomTransform, ...] = ()
+    fit: Fit = "stretch"
+
+    @property
+    def stage(self) -> str:
+        """The resize in one word, for the name of a cache."""
+        if self.size is None:
+            return "native"
+        return f"{self.size[0]}x{self.size[1]}" + "_middle" * (self.fit == "middle")
+
+    def resize_image(self, image: Tensor) -> Tensor:
+        """An image (3, H, W) uint8 after the resize."""
+        if self.size is None:
+            return image
+        return (middle_of_image if self.fit == "middle" else resize_image)(image, self.size)
+
+    def resize_map(self, values: Tensor) -> Tensor:
+        """A map (H, W) of any type after the resize."""
+        if self.size is None:
+            return values
+        return (middle_of_map if self.fit == "middle" else resize_map)(values, self.size)
 
     def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
         """Resize the sample, then transform it at random."""
-        return self.randomise(resize_sample(sample, self.size), rng)
+        resized = _map_parts(sample, self.resize_image, self.resize_map)
+        return self.randomise(resized, rng)
 
-    def randomise(self, sample: Sample, rng: np.random.Generator) -> Sample:
-        """Apply the random transforms to a sample that is resized already."""
+    def randomise(
+        self, sample: Sample, rng: np.random.Generator, centre: tuple[int, int] | None = None
+    ) -> Sample:
+        """Apply the random transforms to a sample that is resized already.
+
+        Args:
+            sample: is not changed.
+            rng: what they draw from.
+            centre: (x, y) of a pixel at native size that a crop has to show.
+        """
+        if centre is not None:
+            sample = Sample(**{**sample, "centre": centre})
         for transform in self.random:
             sample = transform(sample, rng)
+        sample.pop("centre", None)
         return sample
 
 
@@ -81,8 +124,11 @@ def train_transform(
     flip: float = 0.0,
     colour_jitter: float = 0.0,
     scale_range: tuple[float, float] = (0.5, 2.0),
+    scale_filter: ScaleFilter = "bilinear",
+    hue: float = 0.0,
+    blur: Blur = "none",
 ) -> Transform:
-    """The training transform.
+    """The training transform: resize or crop, then colours, flip and blur.
 
     Args:
         kind: ``resize`` brings every image to ``size`` and does not keep the aspect ratio;
@@ -91,6 +137,11 @@ def train_transform(
         flip: probability of a horizontal flip.
         colour_jitter: strength s; brightness, contrast and saturation factors lie in [1-s, 1+s].
         scale_range: least and greatest scale.
+        scale_filter: how ``scale_crop`` resamples the image, with antialiasing.
+        hue: strength a in [0, 0.5]; the hue moves by up to a of its circle, as one of the colour
+            jitter's adjustments, whose order is random.
+        blur: of every image: ``gaussian`` with sigma in [0.15, 1.3] pixels, or ``bilateral`` with
+            sigma in [0.05, 0.75].
 
     Raises:
         ValueError: if an argument is out of range.
@@ -103,44 +154,32 @@ def train_transform(
         raise ValueError(
             f"the strength of the colour jitter must be 0 or more, not {colour_jitter}"
         )
+    if not 0 <= hue <= 0.5:
+        raise ValueError(f"the strength of the hue's shift must lie in [0, 0.5], not {hue}")
     if not 0 < scale_range[0] <= scale_range[1]:
         raise ValueError(f"the scale range must be 0 < least <= greatest, not {scale_range}")
     random: list[RandomTransform] = []
     if kind == "scale_crop":
-        random.append(RandomScaleCrop(size, scale_range))
-    if colour_jitter:
-        random.append(ColourJitter(colour_jitter))
+        random.append(RandomScaleCrop(size, scale_range, scale_filter))
+    if colour_jitter or hue:
+        random.append(ColourJitter(colour_jitter, hue))
     if flip:
         random.append(RandomFlip(flip))
+    if blur != "none":
+        random.append(RandomBlur(blur))
     return Transform(size if kind == "resize" else None, tuple(random))
 
 
-def eval_transform(size: Size | None) -> Transform:
-    """Resize to (H, W), or leave every image as it is."""
-    return Transform(size)
+def eval_transform(size: Size | None, centre: Size | None = None) -> Transform:
+    """Resize to (H, W), or leave every image as it is.
 
-
-def resize_image(image: Tensor, size: Size) -> Tensor:
-    """Resize (3, H, W) uint8, bilinear with antialiasing."""
-    if tuple(image.shape[-2:]) == size:
-        return image
-    return functional.resize(image, list(size), InterpolationMode.BILINEAR, antialias=True)
-
-
-def resize_map(label: Tensor, size: Size) -> Tensor:
-    """Resize (H, W) of any type to the value at the nearest pixel centre."""
-    if tuple(label.shape[-2:]) == size:
-        return label
-    rows = _nearest(0, size[0], label.shape[0] / size[0], label.shape[0])
-    columns = _nearest(0, size[1], label.shape[1] / size[1], label.shape[1])
-    return torch.from_numpy(label.numpy()[rows][:, columns])
-
-
-def resize_sample(sample: Sample, size: Size | None) -> Sample:
-    """Resize image, label and weight map to (H, W); None leaves the sample as it is."""
-    if size is None:
-        return sample
-    return _map_parts(sample, lambda x: resize_image(x, size), lambda x: resize_map(x, size))
+    Args:
+        size: does not keep the aspect ratio.
+        centre: instead of ``size``: scale to this height, keeping the aspect ratio, and cut or
+            pad the middle of the width, as Mapillary is validated.
+    """
+    assert size is None or centre is None
+    return Transform(size) if centre is None else Transform(centre, fit="middle")
 
 
 @dataclass(frozen=True)
@@ -158,121 +197,72 @@ class RandomFlip:
 
 @dataclass(frozen=True)
 class ColourJitter:
-    """Change brightness, contrast and saturation by factors in [1-s, 1+s], in random order."""
+    """Change brightness, contrast and saturation, and the hue if asked to, in random order.
+
+    Attributes:
+        strength: s; the factors lie in [1-s, 1+s].
+        hue: a; the hue's shift lies in [-a, a] of its circle. 0 leaves that step out.
+    """
 
     strength: float = 0.5
+    hue: float = 0.0
 
     def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
         """Change the image; label and weight map stay."""
-        image = sample["image"]
-        factors = rng.uniform(max(0.0, 1 - self.strength), 1 + self.strength, size=3)
-        for which in rng.permutation(3):
-            image = _ADJUSTMENTS[which](image, float(factors[which]))
-        return Sample(**{**sample, "image": tv_tensors.Image(image)})
+        amounts = rng.uniform(max(0.0, 1 - self.strength), 1 + self.strength, size=3).tolist()
+        if self.hue:
+            amounts.append(rng.uniform(-self.hue, self.hue))
+        order = rng.permutation(len(amounts)).tolist()
+        return _with_image(sample, adjust_colours(sample["image"], amounts, order))
 
 
-_ADJUSTMENTS = (
-    functional.adjust_brightness,
-    functional.adjust_contrast,
-    functional.adjust_saturation,
-)
+@dataclass(frozen=True)
+class RandomBlur:
+    """Blur every image, by a sigma that is uniform within limits (those of AbeT's training)."""
+
+    kind: Blur
+
+    def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
+        """Change the image; label and weight map stay."""
+        image = _plain(sample["image"])
+        if self.kind == "gaussian":
+            return _with_image(sample, gaussian_blur(image, 0.15 + 1.15 * rng.random()))
+        return _with_image(sample, bilateral_blur(image, rng.uniform(0.05, 0.75)))
 
 
 @dataclass(frozen=True)
 class RandomScaleCrop:
     """Scale by a random factor, pad what is too small, cut a random window out.
 
-    Only the part of the image that the window shows is resampled; the result is that of scaling
-    the whole image first. The padding is the ImageNet mean, void, and weight 0.
+    The padding is the ImageNet mean, void, and weight 0. If the sample has a ``centre``, the
+    window shows that pixel.
 
     Attributes:
         size: (H, W) of the window.
         scale_range: the scale is uniform between the two.
+        scale_filter: how the image is resampled.
     """
 
     size: Size
     scale_range: tuple[float, float] = (0.5, 2.0)
+    scale_filter: ScaleFilter = "bilinear"
 
     def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
         """Cut the same window out of every part."""
         height, width = sample["label"].shape[-2:]
+        x, y = sample.get("centre", (None, None))
         scale = rng.uniform(*self.scale_range)
-        rows = _window(height, scale, self.size[0], rng)
-        columns = _window(width, scale, self.size[1], rng)
-
-        def crop_map(values: Tensor) -> Tensor:
-            fill = 0 if values.is_floating_point() else IGNORE_INDEX
-            cut = values.numpy()[rows.nearest()][:, columns.nearest()]
-            return torch.from_numpy(_padded(cut, rows, columns, fill))
-
-        def crop_image(image: Tensor) -> Tensor:
-            cut = _resample(image.permute(1, 2, 0).numpy(), rows, columns)
-            return torch.from_numpy(_padded(cut, rows, columns, _MEAN_PIXEL)).permute(2, 0, 1)
-
-        return _map_parts(sample, crop_image, crop_map)
+        rows = random_window(height, scale, self.size[0], rng, y)
+        columns = random_window(width, scale, self.size[1], rng, x)
+        return _map_parts(
+            sample,
+            lambda image: cut_image(image, rows, columns, self.scale_filter),
+            lambda values: cut_map(values, rows, columns),
+        )
 
 
-_MEAN_PIXEL = np.array([round(255 * mean) for mean in IMAGENET_MEAN], np.uint8)
-
-
-class _Window(NamedTuple):
-    """Where a window lies along one axis of a scaled image."""
-
-    length: int  # of the source
-    scaled: int  # length after scaling
-    start: int  # first scaled pixel in the window
-    shown: int  # scaled pixels in the window
-    before: int  # padding before them
-    total: int  # length of the window
-
-    @property
-    def ratio(self) -> float:
-        """Source pixels per scaled pixel."""
-        return self.length / self.scaled
-
-    def nearest(self) -> NDArray[np.intp]:
-        """The source pixel under the centre of every scaled pixel."""
-        return _nearest(self.start, self.shown, self.ratio, self.length)
-
-
-def _window(length: int, scale: float, total: int, rng: np.random.Generator) -> _Window:
-    """A window at a random place; a shorter image lies in its middle."""
-    scaled = max(1, round(length * scale))
-    start = int(rng.integers(0, max(0, scaled - total) + 1))
-    shown = min(scaled, total)
-    return _Window(length, scaled, start, shown, (total - shown) // 2, total)
-
-
-def _nearest(start: int, count: int, ratio: float, length: int) -> NDArray[np.intp]:
-    centres = (np.arange(start, start + count) + 0.5) * ratio
-    return np.minimum(centres.astype(np.intp), length - 1)
-
-
-def _resample(image: NDArray[np.uint8], rows: _Window, columns: _Window) -> NDArray[np.uint8]:
-    """The window's part of the scaled image (H, W, 3), read from the source pixels it needs."""
-    spans = []
-    for axis in (rows, columns):
-        support = math.ceil(max(1.0, axis.ratio)) + 1  # the antialiasing filter's half width
-        first, last = axis.start * axis.ratio, (axis.start + axis.shown) * axis.ratio
-        low = max(0, math.floor(first) - support)
-        high = min(axis.length, math.ceil(last) + support)
-        spans.append((low, high, first - low, min(last, axis.length) - low))
-    (top, bottom, y0, y1), (left, right, x0, x1) = spans
-    part = Image.fromarray(np.ascontiguousarray(image[top:bottom, left:right]))
-    size = (columns.shown, rows.shown)
-    return np.asarray(part.resize(size, Image.Resampling.BILINEAR, box=(x0, y0, x1, y1)))
-
-
-def _padded(
-    values: NDArray, rows: _Window, columns: _Window, fill: int | NDArray[np.uint8]
-) -> NDArray:
-    """Put the values in the middle of a window filled with ``fill``."""
-    window = np.empty((rows.total, columns.total, *values.shape[2:]), values.dtype)
-    if (rows.shown, columns.shown) != window.shape[:2]:
-        window[:] = fill
-    inside = slice(rows.before, rows.before + rows.shown)
-    window[inside, columns.before : columns.before + columns.shown] = values
-    return window
+def _with_image(sample: Sample, image: Tensor) -> Sample:
+    return Sample(**{**sample, "image": tv_tensors.Image(image)})
 
 
 def _map_parts(

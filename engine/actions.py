@@ -13,6 +13,7 @@ from torch import nn
 
 from datasets import DATASETS
 from datasets.base import SegDataset
+from datasets.epochs import EpochOrder
 from datasets.loaders import Batches, train_batches
 from datasets.statistics import check_data
 from datasets.unlabelled import Unlabelled
@@ -21,14 +22,15 @@ from engine.batch import prepare
 from engine.checkpoint import Training
 from engine.consumers import PredictionWriter, SampleTriptychs
 from engine.evaluate import PredictionSource, run_pass
+from engine.measuring import member_metrics
 from engine.memory import ADVICE, free_gigabytes, training_gigabytes
 from engine.run import Run, claim, network_name, run_name
 from engine.score_maps import score_writers
-from engine.testing import member_metrics
+from engine.scoring import build_scores
 from engine.train import Stopped, Trainer, Validate, start, train
 from engine.trained import network_hash, trained_method
+from engine.training_data import count_epochs, epoch_order, training_data
 from methods import Method
-from uncertainty import SCORES
 from utils.distributed import is_main, rank, world_size
 from utils.log import RunLog, logger, progress
 from utils.provenance import describe_device, write_opts
@@ -36,19 +38,24 @@ from utils.report import save_curves
 from utils.types import Predict
 from utils.visualizer import Visualizer
 
+CLASS_STATISTICS = "class_statistics"  # folder of what is measured on training labels
 PREDICTION_SCORES = ("entropy", "instance")  # the maps of --predict where --scores names none
 
 
 def run_training(opts: Namespace) -> int:
     """Train, or go on training; leave checkpoints, logs and curves."""
-    dataset, held_out = build.training_data(opts), build.evaluation_data(opts)
+    dataset, held_out = training_data(opts), build.evaluation_data(opts)
+    run = Run(run_name(opts), opts.output_dir)
+    order = epoch_order(opts, dataset, run.folder.parent / CLASS_STATISTICS)
+    count_epochs(opts, order)
     return train_method(
         opts,
-        Run(run_name(opts), opts.output_dir),
+        run,
         dataset,
         held_out,
         lambda resumed: build.method_to_train(opts, dataset, resumed=resumed),
         partial(build.build_predictor, opts),
+        order=order,
     )
 
 
@@ -60,6 +67,7 @@ def train_method(
     make_method: Callable[[bool], Method],
     make_predictor: Callable[[Method], Predict | PredictionSource],
     epoch: int | None = None,
+    order: EpochOrder | None = None,
 ) -> int:
     """Claim a run and train a method in it, or go on; leave checkpoints, logs and curves.
 
@@ -71,6 +79,7 @@ def train_method(
         make_method: the method at its start; told whether a checkpoint will replace its weights.
         make_predictor: how validation runs the method.
         epoch: steps of an epoch, see ``Trainer``.
+        order: which images each epoch shows; None for every image once.
 
     Returns:
         The exit status: 0, or 128 and the number of the signal that stopped it.
@@ -84,11 +93,11 @@ def train_method(
     torch.manual_seed(opts.random_seed)
     method = make_method(content is not None)
     device = build.choose_device(opts)
-    method.prepare(dataset, run.folder.parent / "class_statistics")
+    method.prepare(dataset, run.folder.parent / CLASS_STATISTICS)
     training = start(build.place(method, opts, device), opts, device)
     if content is not None:
         checkpoint.resume(content, run.checkpoint("latest"), training)
-    batches = batches_from(training.step, dataset, opts)
+    batches = batches_from(training.step, dataset, opts, order)
     if is_main():
         write_opts(run.folder, checkpoint.plain(opts), device=device)
     visualizer = open_visualizer(opts)
@@ -123,7 +132,9 @@ def open_visualizer(opts: Namespace) -> Visualizer | None:
     return visualizer
 
 
-def batches_from(step: int, dataset: SegDataset, opts: Namespace) -> Batches:
+def batches_from(
+    step: int, dataset: SegDataset, opts: Namespace, order: EpochOrder | None = None
+) -> Batches:
     """This process's share of the batches from a step on, without end."""
     return train_batches(
         dataset,
@@ -134,6 +145,7 @@ def batches_from(step: int, dataset: SegDataset, opts: Namespace) -> Batches:
         num_workers=opts.num_workers,
         rank=rank(),
         world_size=world_size(),
+        order=order,
     )
 
 
@@ -232,9 +244,14 @@ def run_prediction(opts: Namespace) -> int:
     writer = PredictionWriter(
         folder, trained.palette, trained.class_names, save_probs=opts.save_probs
     )
-    scores = PREDICTION_SCORES if opts.scores is None else opts.scores
+    scores = dict.fromkeys((*(opts.scores or ()), *(opts.ood_score or ())))
+    if opts.scores is None and opts.ood_score is None:
+        scores = dict.fromkeys(PREDICTION_SCORES)
     maps = score_writers(
-        folder, [SCORES[name] for name in scores], trained.palette, trained.class_names
+        folder,
+        build_scores(opts, scores, trained, sha256),
+        trained.palette,
+        trained.class_names,
     )
     run_pass(
         build.build_predictor(opts, method, samples=opts.mc_samples),

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from argparse import Namespace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,8 +14,7 @@ from datasets.base import SegDataset
 from datasets.corruptions import build_corruption, parse_corruption
 from datasets.loaders import eval_batches
 from datasets.parts import Part, build_parts, parse_part
-from datasets.transforms import eval_transform, train_transform
-from datasets.uncertainty_masks import UncertaintyMasks
+from datasets.transforms import eval_transform
 from engine import checkpoint
 from engine.evaluate import PredictionSource
 from engine.monte_carlo import MonteCarloDropout
@@ -85,37 +83,6 @@ def data_set(opts: Namespace, split: str, transform: Any, **common: Any) -> SegD
             f" classes ({', '.join(dataset.class_names)}): leave the flag out"
         )
     return dataset
-
-
-def training_data(opts: Namespace) -> SegDataset:
-    """The split to train on, with its random transforms and, where they are read, its masks.
-
-    Raises:
-        ValueError: as ``data_set`` does, and if a mask is missing, stale or of another size.
-    """
-    dataset = data_set(
-        opts,
-        opts.train_split,
-        train_transform(
-            opts.train_transform,
-            opts.crop_size,
-            flip=opts.flip,
-            colour_jitter=opts.color_jitter,
-            scale_range=tuple(opts.scale_range),
-        ),
-    )
-    if METHODS[opts.method].reads_masks(opts):
-        masks = UncertaintyMasks(mask_directory(opts))
-        masks.check(dataset)
-        dataset.weight = masks
-    return dataset
-
-
-def mask_directory(opts: Namespace) -> Path:
-    """Where uncertainty masks are: ``--mask_dir``, or beside the images they belong to."""
-    if opts.mask_dir is not None:
-        return Path(opts.mask_dir)
-    return Path(opts.data_root or opts.output_dir) / "uncertainty_masks"
 
 
 def evaluation_data(opts: Namespace) -> SegDataset:

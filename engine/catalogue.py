@@ -14,7 +14,7 @@ from losses import LOSSES
 from methods import METHODS
 from metrics import METRICS
 from network import ENSEMBLES, MODELS, describe
-from uncertainty import SCORES
+from uncertainty import describe_scores
 from uncertainty.calibrators import CALIBRATORS
 
 RECIPES = Path(__file__).parents[1] / "recipes"
@@ -38,7 +38,7 @@ CATALOGUE: dict[str, Callable[[], dict[str, str]]] = {
     "datasets": lambda: {name: first_line(kind) for name, kind in DATASETS.items()},
     "methods": lambda: {name: first_line(kind) for name, kind in METHODS.items()},
     "losses": lambda: {name: entry.description for name, entry in LOSSES.items()},
-    "scores": lambda: {name: first_line(score.function) for name, score in SCORES.items()},
+    "scores": describe_scores,
     "corruptions": lambda: {name: kind.description for name, kind in CORRUPTIONS.items()},
     "calibrators": lambda: dict(CALIBRATORS),
     "metrics": lambda: {name: first_line(kind) for name, kind in METRICS.items()},

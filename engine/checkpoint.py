@@ -18,8 +18,9 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from datasets.taxonomy import SegClass
-from engine.mismatch import all_last_layer, describe_mismatch
+from engine.mismatch import all_of_head, describe_mismatch
 from methods.base import Method
+from network.deepwv3plus import from_published
 from utils.distributed import all_gather_object, is_main, rank
 from utils.files import open_atomically
 from utils.provenance import git_state
@@ -91,7 +92,8 @@ def normalise(content: Any, path: Path) -> dict[str, Any]:
             content = {"model_state": content}
         state = content["model_state"]
         if state and all(isinstance(value, Tensor) for value in state.values()):
-            content["model_state"] = {PREFIX.sub("", key): value for key, value in state.items()}
+            named = {PREFIX.sub("", key): value for key, value in state.items()}
+            content["model_state"] = from_published(named)
             return content
     raise ValueError(f"{path} holds no network: expected model_state, a dict of named tensors")
 
@@ -268,7 +270,8 @@ def load_network(
         network: takes the weights.
         state: named tensors.
         path: named in errors.
-        reset_head: leave the last layer of each head as it is where the number of classes differs.
+        reset_head: leave the last layer and a learned temperature as they are where they differ or
+            only one side has them.
 
     Raises:
         ValueError: listing the tensors that do not fit and the flag that would.
@@ -277,9 +280,10 @@ def load_network(
     missing = [name for name in own if name not in state]
     extra = [name for name in state if name not in own]
     unlike = [name for name in own if name in state and own[name].shape != state[name].shape]
-    if reset_head and not missing and not extra and all_last_layer(unlike, own):
-        network.load_state_dict({k: v for k, v in state.items() if k not in unlike}, strict=False)
-        return unlike
+    if reset_head and all_of_head((*missing, *unlike), own) and all_of_head(extra, state):
+        left = {*extra, *unlike}
+        network.load_state_dict({k: v for k, v in state.items() if k not in left}, strict=False)
+        return [*missing, *unlike]
     if missing or extra or unlike:
         raise ValueError(describe_mismatch(own, state, path, missing, extra, unlike))
     network.load_state_dict(state)

@@ -10,13 +10,17 @@ import torch
 from datasets import DATASETS
 from datasets.corruptions import parse_corruption
 from datasets.parts import parse_part
+from engine.scoring import OOD_METRICS, check_score_flags, ood_names
+from engine.training_data import check_sampling_flags
 from methods import METHODS
+from methods.training_loss import check_loss_flags
 from network import ENSEMBLES
-from uncertainty import SCORES
 from utils.arguments import missing_file
 from utils.distributed import planned_world_size
 
-OF_TRAINED = ("test_only", "predict", "make_uncertainty_masks", "fit_calibrator")  # need a network
+OF_TRAINED = (  # need a network
+    *("test_only", "predict", "make_uncertainty_masks", "fit_calibrator", "fit_score"),
+)
 ACTIONS = (*OF_TRAINED, "report", "check_data", "list")
 OF_FILES = ("local", "cluster")  # calibrators that need more than logits
 
@@ -40,6 +44,9 @@ def check(opts: Namespace) -> Iterable[str]:
     yield from check_calibration_flags(opts)
     if not actions or opts.fit_calibrator == "local":
         yield from check_train_flags(opts)
+    if not actions:
+        yield from check_loss_flags(opts)
+        yield from check_sampling_flags(opts)
 
 
 def check_network_flags(opts: Namespace) -> Iterable[str]:
@@ -56,26 +63,15 @@ def check_network_flags(opts: Namespace) -> Iterable[str]:
         yield f"--model ensemble and --method ensemble go together, not with {opts.model}"
     if opts.model == "deeplabv3plus_timm" and not opts.backbone and opts.ckpt is None:
         yield "--model deeplabv3plus_timm needs --backbone NAME, such as resnet18"
-    yield from check_member_scores(opts)
+    yield from check_score_flags(opts, has_members=has_members(opts))
     if opts.ckpt is not None and not opts.ckpt.is_file():
         yield missing_file("ckpt", opts.ckpt)
 
 
-def check_member_scores(opts: Namespace) -> Iterable[str]:
-    """Scores that compare members, of a network that has none."""
-    if opts.model not in ENSEMBLES and opts.mc_samples is None:
-        for flag in ("scores", "confidence", "ece_confidence"):
-            for name in names_of(getattr(opts, flag)):
-                if "member_logits" in SCORES[name].needs:
-                    yield (
-                        f"--{flag} {name} compares members: give a --model deep_ensemble or"
-                        " ensemble, or --mc_samples N"
-                    )
-
-
-def names_of(value: str | Iterable[str] | None) -> Iterable[str]:
-    """The names that a flag with one or more of them holds."""
-    return [value] if isinstance(value, str) else value or ()
+def has_members(opts: Namespace) -> bool:
+    """Whether predictions will have members: networks, samples of dropout, or fused passes."""
+    passes = opts.fuse == "members" and (opts.eval_flip or len(opts.eval_scales) > 1)
+    return opts.model in ENSEMBLES or opts.mc_samples is not None or passes
 
 
 def check_outside_network(opts: Namespace) -> Iterable[str]:
@@ -84,8 +80,9 @@ def check_outside_network(opts: Namespace) -> Iterable[str]:
     if len(sources) > 1 and {"external", "logits_dir"} & set(sources):
         yield f"--{sources[0]} and --{sources[1]} both name the network; give one"
     outside = opts.external or opts.logits_dir
-    if outside and not {"test_only", "predict", "fit_calibrator"} & set(chosen_actions(opts)):
-        yield "--external and --logits_dir are for --test_only, --predict and --fit_calibrator"
+    fitting = {"test_only", "predict", "fit_calibrator", "fit_score"}
+    if outside and not fitting & set(chosen_actions(opts)):
+        yield "--external and --logits_dir are for --test_only, --predict and --fit_..."
     if not opts.logits_dir:
         return
     if not opts.logits_dir.is_dir():
@@ -110,6 +107,7 @@ def check_evaluation_flags(opts: Namespace) -> Iterable[str]:
     yield from check_evaluated_images(opts)
     if not opts.test_only:
         return
+    yield from check_unknown_objects(opts)
     if "image_ood" in opts.metrics and len(opts.eval_on or ()) < 2:
         yield (
             "--metrics image_ood tells images of one data set from those of others: give the known"
@@ -117,12 +115,27 @@ def check_evaluation_flags(opts: Namespace) -> Iterable[str]:
         )
 
 
+def check_unknown_objects(opts: Namespace) -> Iterable[str]:
+    """Problems with how unknown objects are looked for."""
+    names = ood_names(opts)
+    if opts.ood_threshold and len(opts.ood_threshold) not in (1, len(names)):
+        yield (
+            f"--ood_threshold has {len(opts.ood_threshold)} values for {len(names)} scores: give"
+            f" one for all, or one for each of {', '.join(names)}"
+        )
+    for flag in ("ood_threshold", "component_sizes"):
+        if flag in opts.typed and "components" not in opts.metrics:
+            yield f"--{flag} concerns the metric components: add it to --metrics"
+    if opts.ood_score and not set(OOD_METRICS) & set(opts.metrics):
+        yield "--ood_score names what --metrics ood, components or image_ood judge: add one of them"
+
+
 def check_evaluated_images(opts: Namespace) -> Iterable[str]:
     """Problems with which images are evaluated, and how they look."""
-    if not (opts.test_only or opts.fit_calibrator):
+    if not (opts.test_only or opts.fit_calibrator or opts.fit_score):
         for name in ("eval_on", "scenes", "corruption", "ood_classes"):
             if getattr(opts, name):
-                yield f"--{name} goes with --test_only and --fit_calibrator"
+                yield f"--{name} goes with --test_only, --fit_calibrator and --fit_score"
         return
     if opts.eval_on:
         for name in ("val_split", "condition", "scenes", "corruption"):

@@ -69,8 +69,8 @@ class Subset(SegDataset):
 
     def __getitem__(self, key: int | SampleKey) -> Sample:
         """The whole's sample."""
-        epoch, index = key if isinstance(key, tuple) else (0, key)
-        return self.whole[SampleKey(epoch, self.indices[index])]
+        key = SampleKey.of(key)
+        return self.whole[key._replace(index=self.indices[key.index])]
 
 
 class KeptLogits(PredictionSource):

@@ -42,6 +42,7 @@ from engine.consumers import ImageWriter
 from engine.evaluate import run_pass
 from engine.run import file_hash, joint_hash
 from engine.trained import checkpoints, trained_method
+from engine.training_data import mask_directory
 from uncertainty import SCORES
 from utils.distributed import barrier, broadcast_object, is_main, rank, world_size
 from utils.files import json_ready, write_json
@@ -113,7 +114,7 @@ def run_mask_making(opts: Namespace) -> int:
     build.be_deterministic(Namespace(deterministic=True))
     trained = trained_method(opts)
     loaded = calibration.load_fitting(opts, trained, joint_hash(checkpoints(opts)))
-    directory = build.mask_directory(opts)
+    directory = mask_directory(opts)
     manifest = {
         **describe_masks(opts, dataset, len(trained.class_names)),
         "calibrator": loaded.sha256 if loaded else None,

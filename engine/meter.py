@@ -8,8 +8,10 @@ from collections import deque
 import torch
 from torch import Tensor
 
-from utils.distributed import all_reduce_sum, any_process, world_size
+from utils.distributed import all_gather_object, all_reduce_sum, any_process, world_size
 from utils.types import StepOutput
+
+EXTREMES = {"min": torch.minimum, "max": torch.maximum}
 
 
 class NonFiniteLossError(ValueError):
@@ -28,6 +30,7 @@ class Meter:
     def reset(self) -> None:
         """Start a new interval."""
         self.sums: dict[str, Tensor] = {}
+        self.extremes: dict[str, Tensor] = {}  # names that end with _min or _max
         self.steps = 0
         self.began = time.perf_counter()
         self.seen.clear()
@@ -41,12 +44,19 @@ class Meter:
         if len(out.losses) > 1:
             logs |= {f"loss_{name}": loss.detach() for name, loss in out.losses.items()}
         for name, value in logs.items():
-            self.sums[name] = self.sums.get(name, 0) + value.float()
+            if ending := EXTREMES.get(name.rpartition("_")[2]):
+                self.extremes[name] = ending(self.extremes.get(name, value), value)
+            else:
+                self.sums[name] = self.sums.get(name, 0) + value.float()
         self.steps += 1
         self.seen.append((step, ids))
 
     def means(self) -> dict[str, float]:
-        """Means over steps and processes; raises where a loss was not finite."""
+        """Means (of ``_min`` and ``_max`` the extremes) over steps and processes.
+
+        Raises:
+            NonFiniteLossError: where a loss was not finite.
+        """
         if any_process(bool(self.first_bad >= 0), self.device):
             first = int(self.first_bad)
             ids = next((ids for step, ids in self.seen if step == first), [])
@@ -55,4 +65,15 @@ class Meter:
         names = list(self.sums)
         values = all_reduce_sum(torch.stack([self.sums[name] for name in names]))
         mean = values.cpu() / (self.steps * world_size())
-        return dict(zip(names, mean.tolist(), strict=True))
+        return dict(zip(names, mean.tolist(), strict=True)) | self._joint_extremes()
+
+    def _joint_extremes(self) -> dict[str, float]:
+        """The extremes over all processes."""
+        if not self.extremes:
+            return {}
+        mine = {name: value.item() for name, value in self.extremes.items()}
+        every = all_gather_object(mine)
+        return {
+            name: {"min": min, "max": max}[name.rpartition("_")[2]](each[name] for each in every)
+            for name in mine
+        }

@@ -4,14 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.dropout import _DropoutNd
 
-from engine.predict import Predicts
+from engine.predict import Predicts, as_members
 from network.ensemble import log_mean_softmax
 from utils.types import Prediction
+
+
+class Samples(NamedTuple):
+    """The samples of one image, those of one member after the other."""
+
+    logits: Tensor  # (M, 1, C, H, W)
+    temperatures: Tensor | None  # (M, 1, 1, H, W)
+    features: Tensor | None  # (1, D), of the last sample
+
+
+def by_member(samples: list[Tensor]) -> Tensor:
+    """Samples (M, ...) one by one to (M * samples, ...), member by member."""
+    return torch.stack(samples, dim=1).flatten(0, 1)
 
 
 class MonteCarloDropout:
@@ -46,24 +60,35 @@ class MonteCarloDropout:
         devices = [images.device] if images.is_cuda else []
         with self._dropping(), torch.random.fork_rng(devices):
             drawn = [self._predict_one(image[None], needs) for image in images]
-        members = torch.cat([members for members, _ in drawn], dim=1)
-        features = [prediction.features for _, prediction in drawn]
-        known = [feature for feature in features if feature is not None]
+        members = torch.cat([one.logits for one in drawn], dim=1)
+        features = [one.features for one in drawn if one.features is not None]
+        temperatures = [one.temperatures for one in drawn if one.temperatures is not None]
+        joint = torch.cat(temperatures, dim=1) if temperatures else None
         return Prediction(
             log_mean_softmax(members),
             member_logits=members,
-            features=torch.cat(known) if known else None,
+            temperature=None if joint is None else joint.mean(0),
+            member_temperatures=joint,
+            features=torch.cat(features) if features else None,
         )
 
-    def _predict_one(self, image: Tensor, needs: frozenset[str]) -> tuple[Tensor, Prediction]:
-        """Samples (M, 1, C, H, W) of one image, and its last prediction."""
-        samples = []
+    def _predict_one(self, image: Tensor, needs: frozenset[str]) -> Samples:
+        """What dropout draws for one image (1, 3, H, W)."""
+        logits: list[Tensor] = []
+        temperatures: list[Tensor] = []
         for number in range(self.samples):
             torch.manual_seed(self.seed + number)
             prediction = self.method.predict(image, needs)
-            members = prediction.member_logits
-            samples.append(prediction.logits[None] if members is None else members)
-        return torch.stack(samples, dim=1).flatten(0, 1), prediction
+            logits.append(as_members(prediction.member_logits, prediction.logits))
+            if prediction.temperature is not None:
+                temperatures.append(
+                    as_members(prediction.member_temperatures, prediction.temperature)
+                )
+        return Samples(
+            by_member(logits),
+            by_member(temperatures) if temperatures else None,
+            prediction.features,
+        )
 
     @contextmanager
     def _dropping(self) -> Iterator[None]:

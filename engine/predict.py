@@ -44,7 +44,8 @@ class Predictor:
             shifted back inside. Raw logits are averaged where windows overlap.
         flip: also predict the images mirrored left and right.
         scales: factors of the size, one pass (or two with ``flip``) for each.
-        fuse: "logits" averages the passes' logits, "probs" their softmax: log of the mean softmax.
+        fuse: "logits" averages the passes' logits, "probs" their softmax: log of the mean softmax;
+            "members" takes every pass (of every member) for a member of an ensemble.
         amp: "bf16" or "fp16" runs the network under autocast; the results are float32.
     """
 
@@ -57,7 +58,7 @@ class Predictor:
         overlap: float = 1 / 3,
         flip: bool = False,
         scales: Sequence[float] = (1.0,),
-        fuse: Literal["logits", "probs"] = "logits",
+        fuse: Literal["logits", "probs", "members"] = "logits",
         amp: Literal["off", "bf16", "fp16"] = "off",
     ) -> None:
         self.method = method
@@ -71,7 +72,7 @@ class Predictor:
 
     def __call__(self, images: Tensor, needs: frozenset[str] = frozenset()) -> Prediction:
         """Predict normalised images (N, 3, H, W) at their own size."""
-        fused = Fusion(self.fuse)
+        fused = Members() if self.fuse == "members" else Fusion(self.fuse)
         for scale, mirrored in self.passes:
             fused.add(self._one_pass(images, scale, mirrored, needs))
         prediction = fused.result()
@@ -189,6 +190,46 @@ class Fusion:
 
     def _in_probs(self, name: str) -> bool:
         return self.fuse == "probs" and name in LOGIT_FIELDS
+
+
+class Members:
+    """Passes of one size as members of an ensemble, those of each pass together."""
+
+    def __init__(self) -> None:
+        self.passes: list[Prediction] = []
+
+    def add(self, prediction: Prediction) -> None:
+        """Take in one pass."""
+        self.passes.append(prediction)
+
+    def result(self) -> Prediction:
+        """All members with the mean of what belongs to the whole; a single pass as it came."""
+        first = self.passes[0]
+        if len(self.passes) == 1:
+            return first
+        logits = torch.cat([as_members(one.member_logits, one.logits) for one in self.passes])
+        temperatures = None
+        if first.temperature is not None:
+            temperatures = torch.cat(
+                [
+                    as_members(one.member_temperatures, one.temperature)
+                    for one in self.passes
+                    if one.temperature is not None
+                ]
+            )
+        features = [one.features for one in self.passes if one.features is not None]
+        return Prediction(
+            log_mean_softmax(logits),
+            member_logits=logits,
+            temperature=None if temperatures is None else temperatures.mean(0),
+            member_temperatures=temperatures,
+            features=torch.stack(features).mean(0) if features else None,
+        )
+
+
+def as_members(members: Tensor | None, whole: Tensor) -> Tensor:
+    """Maps of members (M, N, ...), or those of the only one (N, ...) as such."""
+    return whole[None] if members is None else members
 
 
 class WindowMean:

@@ -27,6 +27,7 @@ NOT_TOLD_APART = INCIDENTAL | {
     *("random_seed", "weight", "mask_dir", "crop_val", "val_batch_size", "val_interval"),
     *("report", "report_dir", "baseline", "minority", "bootstrap", "make_uncertainty_masks"),
     *("robustness_source", "confidence", "parity", "per_scene", "image_bootstrap"),
+    *("ood_score", "ood_threshold", "component_sizes", "meta_threshold", "score_statistics"),
     # of fitting a calibrator; the calibrator of a test says what it was fitted with
     *("samples_per_image", "fit_objective", "min_t", "max_t", "t_step", "n_clusters"),
     *("clustering_method", "cluster_assignment", "per_class_temperature", "lts_reads"),
@@ -42,6 +43,12 @@ OF_TRAINING = frozenset(
         *("backbone_lr_factor", "momentum", "weight_decay", "lr_policy", "step_size"),
         *("total_itrs", "batch_size", "accumulate", "amp", "channels_last", "compile"),
         *("activation_checkpointing", "deterministic", "member", "ensemble_lr", "num_models"),
+        # heads: a test takes them from the checkpoint
+        *("head", "temperature", "temperature_floor", "fast_cosine"),
+        *("wt_bound", "batch_weighting", "border_window", "strict_bdr_cls", "boundary_weight"),
+        *("loss_reduction", "rlx_off_epoch", "rescale", "repoly", "poly_exp", "epochs"),
+        *("epoch_itrs", "class_uniform_pct", "class_uniform_tile", "coarse_boost_classes"),
+        *("max_cu_epoch", "coarse_root", "hue_jitter", "blur", "scale_filter"),
     }
 )
 
@@ -68,11 +75,13 @@ def run_report(opts: Namespace) -> int:
     # Not needed by any other action, and slow to import with what they need.
     from utils.report import text as texts
     from utils.report.analysis import Bootstrap, analyse
+    from utils.report.latex import LATEX_MARK, as_latex
     from utils.report.page import HTML_MARK, as_html
     from utils.report.reliability import PNG_DPI
     from utils.report.reliability_layout import report_pictures
     from utils.report.results import find_results, read_results
     from utils.report.style import PNG_MARK, as_png
+    from utils.report.unknown_layout import unknown_pictures
 
     results = [
         row
@@ -85,7 +94,7 @@ def run_report(opts: Namespace) -> int:
     marks = {
         "report.txt": texts.TEXT_MARK,
         "report.csv": texts.CSV_MARK,
-        "report.tex": texts.LATEX_MARK,
+        "report.tex": LATEX_MARK,
         "report.html": HTML_MARK,
     }
     refuse_other_files(folder, marks)
@@ -97,13 +106,14 @@ def run_report(opts: Namespace) -> int:
         bootstrap=Bootstrap(opts.bootstrap, opts.random_seed),
         source=opts.robustness_source,
     )
-    pictures = {f"{picture.name}.png": picture for picture in report_pictures(report)}
+    drawn = (*report_pictures(report), *unknown_pictures(report))
+    pictures = {f"{picture.name}.png": picture for picture in drawn}
     refuse_other_files(folder, dict.fromkeys(pictures, PNG_MARK))
     # Before the page, which takes over how they are arranged.
     images = {file: as_png(picture.figure, PNG_DPI) for file, picture in pictures.items()}
     text = texts.as_text(report)
     html = as_html(report, list(pictures.values()))
-    pages = (text, texts.as_csv(report), texts.as_latex(report), html)
+    pages = (text, texts.as_csv(report), as_latex(report), html)
     for file, page in zip(marks, pages, strict=True):
         write_atomically(folder / file, page.encode())
     for file, image in images.items():

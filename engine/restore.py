@@ -14,9 +14,21 @@ from network import MODELS
 OF_A_COMMAND = {  # never taken over from a checkpoint
     *("test_only", "predict", "make_uncertainty_masks", "report", "check_data", "list"),
     *("ckpt", "weight", "continue_training", "overwrite", "output_dir", "traceback", "gpu_id"),
-    *("fit_calibrator", "calibrator", "external", "logits_dir", "eval_on", "robustness_source"),
+    *(
+        "fit_calibrator",
+        "fit_score",
+        "score_statistics",
+        "calibrator",
+        "external",
+        "logits_dir",
+        "eval_on",
+        "robustness_source",
+    ),
 }
-FIXED_BY_CHECKPOINT = ("model", "backbone", "separable_conv", "member", "num_models")
+FIXED_BY_CHECKPOINT = (
+    *("model", "backbone", "separable_conv", "member", "num_models"),
+    *("head", "temperature", "temperature_floor"),
+)
 NETWORK_FLAGS = (*FIXED_BY_CHECKPOINT, "output_stride", "dropout")
 DATA_FLAGS = (
     *("data_root", "year", "condition", "val_split", "crop_size"),
@@ -57,14 +69,15 @@ def restored_flags(opts: Namespace) -> dict[str, Any]:
         ValueError: if a typed flag contradicts one that cannot be changed.
     """
     joined = opts.model == "deep_ensemble"
+    fits = opts.fit_calibrator or opts.fit_score
     path = (opts.weight or [None])[0] if joined else opts.ckpt
     if path is None or not path.is_file():
         return {}
-    if opts.test_only or opts.predict or opts.make_uncertainty_masks or opts.fit_calibrator:
+    if opts.test_only or opts.predict or opts.make_uncertainty_masks or fits:
         wanted = {"dataset", *DATA_FLAGS} | (set() if joined else {"method", *NETWORK_FLAGS})
         if opts.fit_calibrator == "local":
             wanted -= {"method"}
-        if opts.make_uncertainty_masks:
+        if opts.make_uncertainty_masks or opts.fit_score:
             wanted |= {"train_split", "train_transform"}
     elif opts.continue_training:
         wanted = None

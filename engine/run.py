@@ -25,7 +25,7 @@ INCIDENTAL = frozenset(
         *("continue_training", "overwrite", "output_dir", "run_name", "traceback", "enable_vis"),
         *("vis_port", "vis_env", "vis_num_samples", "save_val_results", "server_format"),
         *("test_only", "predict", "check_data", "list", "save_probs", "metrics", "scores"),
-        *("make_uncertainty_masks", "weight", "report", "fit_calibrator"),
+        *("make_uncertainty_masks", "weight", "report", "fit_calibrator", "fit_score"),
         *("report_dir", "baseline", "minority", "bootstrap", "robustness_source", "lts_cache_gb"),
     }
 )
@@ -64,6 +64,8 @@ def run_name(opts: Namespace) -> str:
         opts.backbone or "",
         "separable" if opts.separable_conv else "",
         f"dropout{opts.dropout:g}" if opts.dropout else "",
+        opts.head if opts.head != "linear" else "",
+        "temperature" if opts.temperature != "none" else "",
         opts.condition or "",
     ]
     name = f"{opts.model}_{opts.dataset}_os{opts.output_stride}_seed{opts.random_seed}"

@@ -147,7 +147,7 @@ def score_scale(name: str, num_classes: int, values: NDArray[np.floating]) -> Sc
         num_classes: C.
         values: the map (H, W).
     """
-    match name:
+    match name.partition("@")[0].rpartition("+")[2]:
         case "entropy" | "expected_entropy" | "instance":
             most = math.log(num_classes)
             note = f"the maximum is log {num_classes} = {most:.2f}"

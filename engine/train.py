@@ -271,6 +271,7 @@ def report(training: Training, meter: Meter, trainer: Trainer, bar: Progress[Any
         values = meter.means()
     except NonFiniteLossError as error:
         raise NonFiniteLossError(f"{error}; {keep_finite(training, trainer)}") from None
+    training.method.noticed(values, training.step)
     seconds = time.perf_counter() - meter.began
     values["images_per_second"] = meter.steps * trainer.opts.batch_size / seconds
     for name, schedule in training.schedules.items():

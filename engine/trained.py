@@ -207,10 +207,12 @@ def refuse_other_classes(trained: Trained, dataset: SegDataset) -> None:
 def mapping_between(trained: Trained, dataset: SegDataset) -> ClassMapping | None:
     """How the network's classes and the data set's meet; None where they are the same.
 
+    Images without class labels meet any network.
+
     Raises:
         ValueError: if no mapping is known.
     """
-    if trained.class_names == dataset.class_names:
+    if trained.class_names == dataset.class_names or not dataset.classes:
         return None
     mapping = class_mapping(trained.class_names, dataset.class_names)
     if mapping is None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
@@ -11,6 +11,8 @@ from torch import Tensor
 from losses.cross_entropy import Normalize, cross_entropy
 from losses.dice import dice_loss, hybrid_loss
 from losses.focal import focal_loss
+from losses.image_weighted import Reduction, image_weighted_cross_entropy
+from losses.relaxed_boundary import relaxed_boundary_loss
 from losses.uncertainty import uce, uncertainty_cross_entropy
 
 
@@ -33,7 +35,7 @@ class LossEntry:
         function: takes logits (N, C, H, W), labels (N, H, W) and keyword arguments.
         description: one line for ``--list losses``.
         normalize: divisor when the user names none; None when the loss has no divisor.
-        options: the function's further keyword arguments, each with its name in ``build_loss``.
+        options: the function's further keyword arguments, each with its name in ``LossSettings``.
         binary_only: whether the data set must have exactly two classes.
         reads: what the map over the pixels means: a ``weight`` that may be left out, or the
             ``uncertainty`` that the loss cannot do without.
@@ -73,6 +75,25 @@ LOSSES: dict[str, LossEntry] = {
         options={"alpha": "alpha"},
         reads="uncertainty",
     ),
+    "image_weighted_cross_entropy": LossEntry(
+        image_weighted_cross_entropy,
+        "cross entropy, each class weighted by how little of its image it covers",
+        normalize=None,
+        options={"bound": "wt_bound", "over": "weights_over", "reduction": "reduction"},
+    ),
+    "relaxed_boundary": LossEntry(
+        relaxed_boundary_loss,
+        "class-weighted -log of the probability of all labels around a pixel",
+        normalize=None,
+        options={
+            "bound": "wt_bound",
+            "window": "border_window",
+            "relaxed": "relaxed",
+            "strict_classes": "strict_classes",
+            "boundary_weight": "boundary_weight",
+            "reduction": "reduction",
+        },
+    ),
     "dice": LossEntry(
         dice_loss, "one minus the soft dice of the foreground", normalize=None, binary_only=True
     ),
@@ -80,24 +101,45 @@ LOSSES: dict[str, LossEntry] = {
 }
 
 
-def build_loss(
-    name: str,
-    *,
-    normalize: Normalize | None = None,
-    focal_gamma: float = 0.0,
-    focal_alpha: float = 1.0,
-    alpha: float = 0.0,
-    class_weights: Tensor | None = None,
-) -> Loss:
-    """The loss of that name with its settings filled in.
+@dataclass(frozen=True)
+class LossSettings:
+    """What losses can be told; each reads what concerns it.
 
-    Args:
-        name: a key of ``LOSSES``.
+    Attributes:
         normalize: "valid" or "all"; None for the loss's own.
         focal_gamma: exponent of ``focal_loss``.
         focal_alpha: factor of ``focal_loss``.
         alpha: exponent of ``uce``.
         class_weights: (C,), for ``class_weighted_cross_entropy``.
+        wt_bound: greatest extra weight of a class where weights follow from its share.
+        weights_over: whether the share is of each image or of the batch.
+        reduction: over the images, of losses that are a mean of each.
+        border_window: distance of the neighbours in ``relaxed_boundary``.
+        relaxed: whether its relaxation is on.
+        strict_classes: train ids that it does not relax.
+        boundary_weight: of boundary pixels once its relaxation is off.
+    """
+
+    normalize: Normalize | None = None
+    focal_gamma: float = 0.0
+    focal_alpha: float = 1.0
+    alpha: float = 0.0
+    class_weights: Tensor | None = None
+    wt_bound: float = 1.0
+    weights_over: Literal["image", "batch"] = "image"
+    reduction: Reduction = "mean"
+    border_window: int = 1
+    relaxed: bool = True
+    strict_classes: Sequence[int] = ()
+    boundary_weight: float = 2.0
+
+
+def build_loss(name: str, settings: LossSettings = LossSettings()) -> Loss:
+    """The loss of that name with its settings filled in.
+
+    Args:
+        name: a key of ``LOSSES``.
+        settings: of all losses.
 
     Raises:
         ValueError: if the name is unknown, class weights are missing, or a divisor is asked of
@@ -106,21 +148,18 @@ def build_loss(
     if name not in LOSSES:
         raise ValueError(f"no loss is called {name!r}; there are {', '.join(LOSSES)}")
     entry = LOSSES[name]
-    if normalize is not None and entry.normalize is None:
-        raise ValueError(f"{name} is a ratio of sums: leave out --loss_normalize {normalize}")
-    given = {
-        "focal_gamma": focal_gamma,
-        "focal_alpha": focal_alpha,
-        "alpha": alpha,
-        "class_weights": class_weights,
+    if settings.normalize is not None and entry.normalize is None:
+        raise ValueError(f"{name} has its own divisor: leave out --loss_normalize")
+    chosen: dict[str, Any] = {
+        keyword: getattr(settings, field) for keyword, field in entry.options.items()
     }
-    chosen: dict[str, Any] = {keyword: given[name] for keyword, name in entry.options.items()}
-    if "class_weights" in chosen and class_weights is None:
+    if "class_weights" in chosen and settings.class_weights is None:
         raise ValueError(f"{name} needs one weight for each class")
     if entry.normalize is not None:
-        chosen["normalize"] = normalize or entry.normalize
+        chosen["normalize"] = settings.normalize or entry.normalize
 
     def loss(logits: Tensor, labels: Tensor, pixels: Tensor | None = None) -> Tensor:
+        """The named function with its settings."""
         assert pixels is not None or entry.reads == "weight", f"{name} needs the uncertainty"
         return entry.function(logits, labels, **{entry.reads: pixels}, **chosen)
 

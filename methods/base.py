@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from argparse import Namespace, _ArgumentGroup
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
@@ -12,6 +12,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from datasets.base import SegDataset
+from methods.temperature_logs import warn_if_saturated
 from metrics.base import StreamingMetric
 from metrics.segmentation import SegmentationMetrics
 from utils.scheduler import build_scheduler
@@ -69,6 +70,7 @@ class Method(nn.Module):
         super().__init__()
         self.opts = opts
         self.num_classes = num_classes
+        self.warned = False  # once is enough
 
     @classmethod
     def add_flags(cls, group: _ArgumentGroup) -> None:
@@ -99,7 +101,15 @@ class Method(nn.Module):
         """A learning-rate schedule per optimizer, stepped after every optimizer step."""
         return {
             name: build_scheduler(
-                optimizer, self.opts.lr_policy, self.opts.total_itrs, self.opts.step_size
+                optimizer,
+                self.opts.lr_policy,
+                self.opts.total_itrs,
+                self.opts.step_size,
+                poly_exp=self.opts.poly_exp,
+                epoch_itrs=self.opts.epoch_itrs,
+                restart_epoch=self.opts.rlx_off_epoch,
+                rescale=self.opts.rescale,
+                repoly=self.opts.repoly,
             )
             for name, optimizer in optimizers.items()
         }
@@ -107,6 +117,10 @@ class Method(nn.Module):
     def training_step(self, batch: Batch, step: int) -> StepOutput:
         """One loss per optimizer that is to step, from a batch on the device."""
         raise TypeError(f"{type(self).__name__} has no training step")
+
+    def noticed(self, values: Mapping[str, float], step: int) -> None:
+        """Look at what was logged since the last print, to warn of what goes wrong."""
+        self.warned = self.warned or warn_if_saturated(values, step)
 
     def forward(self, batch: Batch, step: int) -> StepOutput:
         """Same as ``training_step``, so that data parallelism can wrap the whole step."""

@@ -15,9 +15,10 @@ from torch.optim import Optimizer
 from datasets.base import SegDataset
 from methods.base import Method
 from methods.supervised import build_network, build_optimizer
+from methods.temperature_logs import temperature_logs
 from methods.training_loss import TrainingLoss
 from network import MODELS
-from network.ensemble import DeepEnsemble, log_mean_softmax
+from network.ensemble import DeepEnsemble, joint_temperatures, log_mean_softmax
 from uncertainty import instance_mean
 from uncertainty.entropy import mean_softmax_entropy
 from uncertainty.monte_carlo import top_class_deviation
@@ -142,7 +143,8 @@ class Ensemble(Method):
         if self.loss.entry.reads == "uncertainty":
             pixels = self.uncertainty(logits)
             logs = {"uncertainty": pixels.mean()}
-        losses = [self.loss(member, batch["label"], pixels) for member in logits]
+        logs |= temperature_logs(outputs, batch["label"])
+        losses = [self.loss(member, batch["label"], pixels, step=step) for member in logits]
         return StepOutput(dict(zip(self.names, losses, strict=True)), logs)
 
     @torch.no_grad()
@@ -161,11 +163,12 @@ class Ensemble(Method):
         outputs = self.network.member_outputs(images, pooled_features=FEATURES in needs)
         logits = torch.stack([output.logits for output in outputs])
         features = [output.features for output in outputs if output.features is not None]
-        temperatures = [output.temperature for output in outputs if output.temperature is not None]
+        temperatures = joint_temperatures([output.temperature for output in outputs])
         return Prediction(
             log_mean_softmax(logits),
             member_logits=logits,
-            member_temperatures=torch.stack(temperatures) if temperatures else None,
+            temperature=None if temperatures is None else temperatures.mean(0),
+            member_temperatures=temperatures,
             features=torch.cat(features, 1) if features else None,
         )
 

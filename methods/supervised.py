@@ -11,10 +11,12 @@ from torch.optim import SGD, Adam, AdamW, Optimizer
 
 from datasets.base import SegDataset
 from methods.base import Method
+from methods.temperature_logs import temperature_logs
 from methods.training_loss import TrainingLoss
 from network import build_model
 from network.backbone.base import frozen_statistics
 from network.deeplab import SegmentationModel
+from network.heads import HeadOptions
 from uncertainty.monte_carlo import top_class_deviation
 from utils.types import FEATURES, Batch, Prediction, StepOutput
 
@@ -33,6 +35,9 @@ def build_network(opts: Namespace, num_classes: int) -> SegmentationModel:
         backbone=opts.backbone,
         bn_momentum=opts.bn_momentum,
         checkpoint_activations=opts.activation_checkpointing,
+        head=HeadOptions(
+            opts.head, opts.temperature, opts.temperature_floor, fast=opts.fast_cosine
+        ),
     )
 
 
@@ -79,8 +84,9 @@ class Supervised(Method):
         pixels = batch.get("weight")
         if self.opts.loss_type == "uce":
             pixels = self.dropout_deviation(images)
-        logits = self.network(images).logits
-        return StepOutput({"network": self.loss(logits, batch["label"], pixels)}, {})
+        output = self.network(images)
+        loss = self.loss(output.logits, batch["label"], pixels, step=step)
+        return StepOutput({"network": loss}, temperature_logs([output], batch["label"]))
 
     @torch.no_grad()
     def dropout_deviation(self, images: Tensor) -> Tensor:

@@ -2,22 +2,63 @@
 
 from __future__ import annotations
 
-from argparse import Namespace
+from argparse import Namespace, _ArgumentGroup
+from collections.abc import Iterable
 from pathlib import Path
 
 from torch import Tensor, nn
 
 from datasets.base import SegDataset
 from datasets.statistics import class_weights
-from losses import LOSSES, build_loss
+from losses import LOSSES, LossSettings, build_loss
+from utils.arguments import at_least, choice, ids, within
 from utils.log import logger
+
+OF_RELAXATION = ("border_window", "strict_bdr_cls", "boundary_weight")
+OF_IMAGE_LOSSES = ("wt_bound", "loss_reduction")
+
+
+def add_loss_flags(group: _ArgumentGroup) -> None:
+    """Which loss, and its settings."""
+    add = group.add_argument
+    add("--loss_type", type=choice("loss", LOSSES), default="cross_entropy")
+    add(
+        "--loss_normalize",
+        choices=("all", "valid"),
+        help="mean over all pixels (published for uncertainty, focal) or labelled ones (others)",
+    )
+    add("--focal_gamma", type=within(0, 10), default=0.0, help="0 is cross entropy; usual: 2")
+    add("--focal_alpha", type=within(0, 10), default=1.0)
+    add("--alpha", type=within(0, 100), default=0.0, help="of uce; 0 is cross entropy")
+    add("--wt_bound", type=within(0, 100), default=1.0, help="greatest extra weight of a class")
+    add("--batch_weighting", action="store_true", help="class shares of the batch, not the image")
+    add("--loss_reduction", choices=("mean", "sum"), default="mean", help="over images of a batch")
+    add("--border_window", type=at_least(0), default=1, help="pixels that relaxed_boundary reaches")
+    add("--strict_bdr_cls", type=ids, metavar="ID,ID", help="not relaxed at borders")
+    add("--rlx_off_epoch", type=int, default=-1, help="last relaxed epoch, restart of scl_poly")
+    add("--boundary_weight", type=within(0.01, 100), default=2.0, help="of borders, then")
+
+
+def check_loss_flags(opts: Namespace) -> Iterable[str]:
+    """Problems with the loss and what follows epochs, each one sentence that names the fix."""
+    if opts.lr_policy == "scl_poly" and opts.rlx_off_epoch < 1:
+        yield "--lr_policy scl_poly restarts at an epoch: add --rlx_off_epoch N, such as 100"
+    for names, losses in (
+        (OF_RELAXATION, ("relaxed_boundary",)),
+        (("batch_weighting",), ("image_weighted_cross_entropy",)),
+        (OF_IMAGE_LOSSES, ("image_weighted_cross_entropy", "relaxed_boundary")),
+    ):
+        for name in names:
+            if name in opts.typed and opts.loss_type not in losses:
+                yield f"--{name} goes with --loss_type {' or '.join(losses)}, not {opts.loss_type}"
 
 
 class TrainingLoss(nn.Module):
     """The loss that the flags name, a function of logits, labels and a map over the pixels.
 
     Raises:
-        ValueError: if the loss is for two classes and there are others.
+        ValueError: if the loss is for two classes and there are others, or a class that is not to
+            be relaxed is none of the classes.
     """
 
     def __init__(self, opts: Namespace, num_classes: int) -> None:
@@ -29,6 +70,12 @@ class TrainingLoss(nn.Module):
                 f"--loss_type {opts.loss_type} is for two classes; this data set has {num_classes}:"
                 " use cross_entropy or focal_loss"
             )
+        for index in opts.strict_bdr_cls or ():
+            if index >= num_classes:
+                raise ValueError(
+                    f"--strict_bdr_cls {index}: the data set has {num_classes} classes, from 0 to"
+                    f" {num_classes - 1}"
+                )
         self.register_buffer("class_weights", None, persistent=False)
 
     def prepare(self, dataset: SegDataset, cache_dir: Path) -> None:
@@ -42,17 +89,32 @@ class TrainingLoss(nn.Module):
         if self.opts.loss_type == "uce" and self.opts.alpha == 0:
             logger.warning("--loss_type uce with --alpha 0 is cross entropy")
 
-    def forward(self, logits: Tensor, labels: Tensor, pixels: Tensor | None = None) -> Tensor:
+    def forward(
+        self, logits: Tensor, labels: Tensor, pixels: Tensor | None = None, *, step: int = 0
+    ) -> Tensor:
         """A scalar from logits (N, C, H, W), labels (N, H, W) and a map (N, H, W).
 
-        The map holds the factor of each pixel, or its uncertainty where the loss reads that.
+        The map holds the factor of each pixel, or its uncertainty where the loss reads that; the
+        step tells the epoch.
         """
-        loss = build_loss(
-            self.opts.loss_type,
-            normalize=self.opts.loss_normalize,
-            focal_gamma=self.opts.focal_gamma,
-            focal_alpha=self.opts.focal_alpha,
-            alpha=self.opts.alpha,
+        opts = self.opts
+        settings = LossSettings(
+            normalize=opts.loss_normalize,
+            focal_gamma=opts.focal_gamma,
+            focal_alpha=opts.focal_alpha,
+            alpha=opts.alpha,
             class_weights=self.class_weights,
+            wt_bound=opts.wt_bound,
+            weights_over="batch" if opts.batch_weighting else "image",
+            reduction=opts.loss_reduction,
+            border_window=opts.border_window,
+            relaxed=self.relaxed(step),
+            strict_classes=opts.strict_bdr_cls or (),
+            boundary_weight=opts.boundary_weight,
         )
-        return loss(logits, labels, pixels)
+        return build_loss(opts.loss_type, settings)(logits, labels, pixels)
+
+    def relaxed(self, step: int) -> bool:
+        """Whether borders are relaxed in a step: up to and with ``--rlx_off_epoch``."""
+        last = self.opts.rlx_off_epoch
+        return bool(last < 0 or step // self.opts.epoch_itrs <= last)

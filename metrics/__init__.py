@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence, Set
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from metrics.base import StreamingMetric
 from metrics.bootstrap import Bootstrap
 from metrics.calibration import Calibration
+from metrics.components import Components
 from metrics.image_ood import ImageOutOfDistribution
+from metrics.meta_classification import MetaClassification
 from metrics.ood import OutOfDistribution
 from metrics.pavpu import PatchAccuracyVsUncertainty
 from metrics.segmentation import NOTHING, SegmentationMetrics
 from metrics.selective import Misclassification
 from utils.types import Score
 
-Metric = StreamingMetric | ImageOutOfDistribution
+Metric = StreamingMetric | ImageOutOfDistribution | MetaClassification
 
 METRICS: dict[str, type[Metric]] = {
     "segmentation": SegmentationMetrics,
@@ -24,8 +26,13 @@ METRICS: dict[str, type[Metric]] = {
     "misclassification": Misclassification,
     "pavpu": PatchAccuracyVsUncertainty,
     "ood": OutOfDistribution,
+    "components": Components,
+    "meta_classification": MetaClassification,
     "image_ood": ImageOutOfDistribution,
 }
+
+WITHOUT_SCORES = ("segmentation", "calibration", "meta_classification")
+OF_UNKNOWN = ("ood", "components", "image_ood")  # judge the scores of --ood_score
 
 
 @dataclass(frozen=True)
@@ -33,7 +40,11 @@ class MetricSettings:
     """What metrics can be told; each reads what concerns it.
 
     Attributes:
-        scores: whose order of the pixels is judged.
+        scores: whose order of right and wrong pixels is judged.
+        ood_scores: whose order of known and unknown pixels is judged.
+        thresholds: by the name of such a score, above which components are looked for.
+        component_sizes: fewest pixels of a predicted and of a true component.
+        meta_threshold: of normalised entropy, from which on a pixel is in a segment.
         bins: of the calibration errors.
         calibrated: the score whose confidence is compared with accuracy; None: the top probability.
         parity: add the published variants of what is computed otherwise.
@@ -45,6 +56,10 @@ class MetricSettings:
     """
 
     scores: Sequence[Score] = ()
+    ood_scores: Sequence[Score] = ()
+    thresholds: Mapping[str, float] = field(default_factory=dict)
+    component_sizes: tuple[int, int] = (0, 0)
+    meta_threshold: float = 0.7
     bins: int = 15
     calibrated: Score | None = None
     parity: bool = False
@@ -53,6 +68,10 @@ class MetricSettings:
     in_domain: Collection[tuple[str, str]] = ()
     per_scene: bool = False
     bootstrap: Bootstrap | None = None
+
+    def with_thresholds(self, thresholds: Mapping[str, float]) -> MetricSettings:
+        """The same with thresholds."""
+        return replace(self, thresholds=thresholds)
 
 
 def build_metrics(
@@ -65,39 +84,52 @@ def build_metrics(
         class_names: names by train id.
         settings: what the metrics are told.
     """
-    variants: dict[str | None, list[Score]] = {}
-    for score in settings.scores:
-        variants.setdefault(score.variant.name if score.variant else None, []).append(score)
     metrics: list[Metric] = []
     for name in names:
-        if name in ("segmentation", "calibration"):
+        if name in WITHOUT_SCORES:
             metrics.append(_build(name, class_names, settings, ()))
-        else:
-            metrics += [_build(name, class_names, settings, mine) for mine in variants.values()]
+            continue
+        scores = settings.ood_scores if name in OF_UNKNOWN else settings.scores
+        metrics += [_build(name, class_names, settings, mine) for mine in by_variant(scores)]
     return metrics
+
+
+def by_variant(scores: Sequence[Score]) -> list[list[Score]]:
+    """Scores grouped by their forward variant, in order."""
+    variants: dict[str | None, list[Score]] = {}
+    for score in scores:
+        variants.setdefault(score.variant.name if score.variant else None, []).append(score)
+    return list(variants.values())
 
 
 def _build(
     name: str, class_names: Sequence[str], settings: MetricSettings, scores: Sequence[Score]
 ) -> Metric:
     """One metric, with the settings that concern it."""
-    common: dict[str, Any] = {"per_scene": settings.per_scene, "bootstrap": settings.bootstrap}
-    match name:
-        case "segmentation":
-            return SegmentationMetrics(class_names, unannotated=settings.unannotated, **common)
-        case "calibration":
-            return Calibration(
-                class_names,
-                bins=settings.bins,
-                score=settings.calibrated,
-                parity=settings.parity,
-                **common,
-            )
-        case "misclassification":
-            return Misclassification(class_names, scores, parity=settings.parity, **common)
-        case "pavpu":
-            return PatchAccuracyVsUncertainty(class_names, scores, patch=settings.patch, **common)
-        case "ood":
-            return OutOfDistribution(class_names, scores, **common)
-        case _:
-            return ImageOutOfDistribution(scores, settings.in_domain)
+    predicted, true = settings.component_sizes
+    own: dict[str, dict[str, Any]] = {
+        "segmentation": {"unannotated": settings.unannotated},
+        "calibration": {
+            "bins": settings.bins,
+            "score": settings.calibrated,
+            "parity": settings.parity,
+        },
+        "misclassification": {"scores": scores, "parity": settings.parity},
+        "pavpu": {"scores": scores, "patch": settings.patch},
+        "ood": {"scores": scores, "parity": settings.parity},
+        "components": {
+            "scores": scores,
+            "thresholds": settings.thresholds,
+            "smallest_prediction": predicted,
+            "smallest_truth": true,
+        },
+    }
+    if name == "image_ood":
+        return ImageOutOfDistribution(scores, settings.in_domain)
+    if name == "meta_classification":
+        return MetaClassification(class_names, threshold=settings.meta_threshold)
+    kind: Any = METRICS[name]
+    metric: Metric = kind(
+        class_names, **own[name], per_scene=settings.per_scene, bootstrap=settings.bootstrap
+    )
+    return metric

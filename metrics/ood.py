@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar
 
+import numpy as np
 from torch import Tensor
 
 from metrics.base import Sums
+from metrics.binned import binned_counts, published_statistics
+from metrics.bootstrap import Bootstrap
 from metrics.histogram import RankedScores, rank_sums
 from metrics.ranking import (
     Ranking,
@@ -29,7 +32,7 @@ from metrics.ranking import (
 )
 from utils.kept import score_map
 from utils.log import logger
-from utils.types import Batch, Prediction
+from utils.types import Batch, Prediction, Score
 
 
 class OutOfDistribution(RankedScores):
@@ -37,11 +40,22 @@ class OutOfDistribution(RankedScores):
 
     Reads ``batch["ood"]``. Under ``ood`` for each score: ``auroc``; ``aupr_out`` with unknown
     pixels as positives and ``aupr_in`` with known ones, by the negated score; ``fpr95``, the
-    share of known pixels that are taken for unknown where 95 % of the unknown are found; ``f1``,
-    the best over all thresholds ("F1*"), and ``f1_threshold``, the least score that it takes for
+    share of known pixels that are taken for unknown where 95 % of the unknown are found, and
+    ``tpr95_threshold``, the highest threshold that finds so many; ``f1``, the best over all
+    thresholds ("F1*"), and ``f1_threshold``. A threshold is the least score that is taken for
     unknown. Up to 2^18 pixels everything is exact; beyond, it follows from 2^16 bins of the
     score, and ``NAME_error_bound`` says how far NAME can be from its exact value. Rates, areas and
     bounds are in percent. A part with pixels of one kind only has None, with a line in the log.
+
+    With parity also, for scores that have a published form, the numbers of the published code
+    (``metrics.binned``) and how many ``pixels_outside`` [0, 1] it leaves out.
+
+    Args:
+        class_names: names by train id.
+        scores: of one forward variant.
+        parity: add the published numbers.
+        per_scene: also report every scene.
+        bootstrap: resampling of the images.
     """
 
     units: ClassVar[dict[str, str]] = {
@@ -55,13 +69,30 @@ class OutOfDistribution(RankedScores):
         "aupr_in_error_bound": "percent",
         "fpr95": "percent",
         "fpr95_error_bound": "percent",
+        "tpr95_threshold": "unit of the score",
         "f1": "percent",
         "f1_error_bound": "percent",
         "f1_threshold": "unit of the score",
         "roc": "percent",
         "pr": "percent",
         "histogram": "pixels by score",
+        "auroc_original": "percent",
+        "fpr95_original": "percent",
+        "aupr_original": "percent",
+        "pixels_outside": "pixels",
     }
+
+    def __init__(
+        self,
+        class_names: Sequence[str],
+        scores: Sequence[Score],
+        *,
+        parity: bool = False,
+        per_scene: bool = False,
+        bootstrap: Bootstrap | None = None,
+    ) -> None:
+        super().__init__(class_names, scores, per_scene=per_scene, bootstrap=bootstrap)
+        self.parity = parity
 
     def sums_of(self, batch: Batch, prediction: Prediction) -> Sums:
         """Known and unknown pixels by score.
@@ -69,11 +100,13 @@ class OutOfDistribution(RankedScores):
         Raises:
             ValueError: if the data has no map of unknown objects, naming the data set.
         """
-        truth = _truth(batch)
+        truth = unknown_map(batch, "ood")
         sums: Sums = {}
         for score in self.scores:
             values = score_map(score, prediction)
             sums |= rank_sums(score.name, self.bins[score.name], values, truth)
+            if self.parity and score.published is not None:
+                sums[f"{score.name}.binned"] = binned_counts(score.published(prediction), truth)
         return sums
 
     def finish(self, sums: Sums) -> dict[str, Any]:
@@ -82,10 +115,11 @@ class OutOfDistribution(RankedScores):
         Raises:
             ValueError: if scores were not finite.
         """
-        results = {
-            name: _summary(ranking(name, bins, sums), bins.highest)
-            for name, bins in self.bins.items()
-        }
+        results = {}
+        for name, bins in self.bins.items():
+            results[name] = _summary(ranking(name, bins, sums), bins.highest)
+            if f"{name}.binned" in sums:
+                results[name] |= published_statistics(sums[f"{name}.binned"])
         return {"ood": results}
 
     def compute(self) -> dict[str, Any]:
@@ -106,8 +140,12 @@ class OutOfDistribution(RankedScores):
         return results
 
 
-def _truth(batch: Batch) -> Tensor:
-    """The map of unknown objects (N, H, W): 0 known, 1 unknown, 255 neither.
+def unknown_map(batch: Batch, metric: str) -> Tensor:
+    """The map of unknown objects (N, H, W), uint8: 0 known, 1 unknown, 255 neither.
+
+    Args:
+        batch: of one data set.
+        metric: who needs it, for the message.
 
     Raises:
         ValueError: if there is none, naming the data set.
@@ -115,9 +153,9 @@ def _truth(batch: Batch) -> Tensor:
     if "ood" not in batch:
         name = (batch.get("dataset") or ["this data set"])[0]
         raise ValueError(
-            f"{name} says of no pixel whether its object is unknown, which the metric ood needs; "
-            "name the ids that count as unknown with --ood_classes, or evaluate a data set that "
-            "has maps of unknown objects"
+            f"{name} says of no pixel whether its object is unknown, which the metric {metric} "
+            "needs; name the ids that count as unknown with --ood_classes, or evaluate a data set "
+            "that has maps of unknown objects"
         )
     return batch["ood"]
 
@@ -169,8 +207,17 @@ def _summary(ranked: Ranking, highest: float | None) -> dict[str, Any]:
         "pixels": int(ranked.negatives.sum() + ranked.positives.sum()),
         "ood_pixels": int(ranked.positives.sum()),
         **{name: percent(value) for name, value in fractions.items()},
+        "tpr95_threshold": _threshold_at_tpr(ranked, 0.95),
         "f1_threshold": threshold,
         "roc": percents(roc_curve(ranked)),
         "pr": percents(precision_recall_curve(ranked)),
         "histogram": {"edges": edges, "in": known_bars, "out": unknown_bars},
     }
+
+
+def _threshold_at_tpr(ranked: Ranking, tpr: float) -> float | None:
+    """The highest level at which this share of the positives is found."""
+    if not ranked.defined:
+        return None
+    found = np.cumsum(ranked.positives[::-1])
+    return float(ranked.levels[::-1][np.argmax(found / found[-1] >= tpr)])

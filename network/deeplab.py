@@ -5,13 +5,14 @@ Module names are those of the DeepLabV3Plus-Pytorch project, so that its checkpo
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from network.backbone.base import Backbone
+from network.heads import PLAIN, HeadOptions, LearnedTemperature, divided
 from utils.types import SegOutput
 
 PENULTIMATE_CHANNELS = 256
@@ -68,28 +69,45 @@ class ASPP(nn.Module):
 
 
 class SegmentationHead(nn.Module):
-    """From a backbone's features to class scores at a fraction of the image's size.
+    """From a backbone's features to logits.
 
-    The last module of ``classifier`` is the 1x1 convolution to the classes: replace
+    The last module of ``classifier`` is the class head (``network.heads``): replace
     ``classifier[-1]`` for another kind of classifier on the penultimate features.
+
+    Attributes:
+        classifier: its first module takes ``classifier_input``.
+        temperature: from the penultimate features to the temperature that logits are divided by.
+        align_corners: of every upsampling.
     """
 
     classifier: nn.Sequential
+    temperature: LearnedTemperature | None
+    align_corners = False
 
     def classifier_input(self, features: Mapping[str, Tensor]) -> Tensor:
         """What the first module of ``classifier`` takes."""
         raise TypeError(f"{type(self).__name__} does not combine {', '.join(features)}")
 
     def penultimate(self, features: Mapping[str, Tensor]) -> Tensor:
-        """Input of the last module: (N, 256, h, w), not negative."""
+        """Input of the class head: (N, 256, h, w), not negative."""
         x = self.classifier_input(features)
         for module in list(self.classifier)[:-1]:
             x = module(x)
         return x
 
-    def forward(self, features: Mapping[str, Tensor]) -> Tensor:
-        """Logits (N, C, h, w)."""
-        return self.classifier[-1](self.penultimate(features))
+    def forward(self, features: Mapping[str, Tensor], size: Sequence[int]) -> SegOutput:
+        """Logits (N, C, H, W) and, where it is learned, the temperature (N, 1, H, W).
+
+        Args:
+            features: of the backbone.
+            size: (H, W).
+        """
+        penultimate = self.penultimate(features)
+        numerators = self.classifier[-1](penultimate, size)
+        if self.temperature is None:
+            return SegOutput(numerators)
+        temperature = self.temperature(penultimate, size)
+        return SegOutput(divided(numerators, temperature), temperature=temperature)
 
 
 class DeepLabHeadV3(SegmentationHead):
@@ -99,19 +117,25 @@ class DeepLabHeadV3(SegmentationHead):
         channels: channels of the backbone's features by name.
         num_classes: number of output channels.
         rates: see ``ASPP``.
+        head: how the last features become logits.
     """
 
     def __init__(
-        self, channels: Mapping[str, int], num_classes: int, rates: tuple[int, int, int]
+        self,
+        channels: Mapping[str, int],
+        num_classes: int,
+        rates: tuple[int, int, int],
+        head: HeadOptions = PLAIN,
     ) -> None:
         super().__init__()
         width = PENULTIMATE_CHANNELS
         self.classifier = nn.Sequential(
             ASPP(channels["out"], rates),
             *_conv_norm_relu(width, width, 3),
-            nn.Conv2d(width, num_classes, 1),
+            head.class_head(width, num_classes),
         )
         init_head(self)
+        self.temperature = head.temperature_layer(width)
 
     def classifier_input(self, features: Mapping[str, Tensor]) -> Tensor:
         """The last feature."""
@@ -125,10 +149,15 @@ class DeepLabHeadV3Plus(SegmentationHead):
         channels: channels of the backbone's features by name.
         num_classes: number of output channels.
         rates: see ``ASPP``.
+        head: how the last features become logits.
     """
 
     def __init__(
-        self, channels: Mapping[str, int], num_classes: int, rates: tuple[int, int, int]
+        self,
+        channels: Mapping[str, int],
+        num_classes: int,
+        rates: tuple[int, int, int],
+        head: HeadOptions = PLAIN,
     ) -> None:
         super().__init__()
         width = PENULTIMATE_CHANNELS
@@ -136,9 +165,10 @@ class DeepLabHeadV3Plus(SegmentationHead):
         self.aspp = ASPP(channels["out"], rates)
         self.classifier = nn.Sequential(
             *_conv_norm_relu(_LOW_LEVEL_CHANNELS + width, width, 3),
-            nn.Conv2d(width, num_classes, 1),
+            head.class_head(width, num_classes),
         )
         init_head(self)
+        self.temperature = head.temperature_layer(width)
 
     def classifier_input(self, features: Mapping[str, Tensor]) -> Tensor:
         """48 low-level channels, then 256 upsampled ones: (N, 304, h, w)."""
@@ -209,7 +239,7 @@ class SegmentationModel(nn.Module):
 
     Args:
         backbone: gives the features ``low_level``, ``aux`` and ``out``.
-        classifier: takes the features, returns logits at a fraction of the size.
+        classifier: takes the features and a size, returns a ``SegOutput`` of that size.
     """
 
     def __init__(self, backbone: Backbone, classifier: nn.Module) -> None:
@@ -234,9 +264,9 @@ class SegmentationModel(nn.Module):
                 f"model: each side needs at least {least} pixels"
             )
         features = self.backbone(images)
-        logits = upsample_logits(self.classifier(features), images)
+        output: SegOutput = self.classifier(features, images.shape[-2:])
         pooled = features["out"].float().mean((2, 3)) if pooled_features else None
-        return SegOutput(logits, features=pooled)
+        return output._replace(features=pooled)
 
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
         """The parameters of the ``backbone`` and of the ``classifier``, for their own rates."""
@@ -244,13 +274,3 @@ class SegmentationModel(nn.Module):
             "backbone": list(self.backbone.parameters()),
             "classifier": list(self.classifier.parameters()),
         }
-
-
-def upsample_logits(logits: Tensor, images: Tensor) -> Tensor:
-    """Bilinear (corners not aligned) to the size of the images, at least in float32.
-
-    Casting before is cheaper than casting the large map, and more exact.
-    """
-    if logits.dtype in (torch.bfloat16, torch.float16):
-        logits = logits.float()
-    return F.interpolate(logits, size=images.shape[-2:], mode="bilinear", align_corners=False)

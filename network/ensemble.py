@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -28,6 +28,15 @@ def log_mean_softmax(member_logits: Tensor) -> Tensor:
     return total - math.log(len(member_logits))
 
 
+def joint_temperatures(temperatures: Sequence[Tensor | None]) -> Tensor | None:
+    """The temperatures (M, N, 1, H, W) of members; 1 for those without, None if none has any."""
+    known = [temperature for temperature in temperatures if temperature is not None]
+    if not known:
+        return None
+    one = torch.ones_like(known[0])
+    return torch.stack([one if each is None else each for each in temperatures])
+
+
 class DeepEnsemble(nn.Module):
     """Networks over the same classes that answer together (Lakshminarayanan et al. 2017).
 
@@ -48,11 +57,14 @@ class DeepEnsemble(nn.Module):
         """The ensemble as a single network, as ``SegmentationModel`` is called.
 
         Returns:
-            Logits (N, C, H, W) of the mean softmax and, on request, the members' features joined.
+            Logits (N, C, H, W) of the mean softmax, the mean of learned temperatures and, on
+            request, the members' features joined.
         """
         outputs = self.member_outputs(images, pooled_features=pooled_features)
         features = [output.features for output in outputs if output.features is not None]
+        temperatures = joint_temperatures([output.temperature for output in outputs])
         return SegOutput(
             log_mean_softmax(torch.stack([output.logits for output in outputs])),
+            temperature=None if temperatures is None else temperatures.mean(0),
             features=torch.cat(features, dim=1) if features else None,
         )

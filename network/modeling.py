@@ -18,14 +18,22 @@ from network.deeplab import (
     SegmentationModel,
     convert_to_separable_conv,
 )
+from network.deepwv3plus import DeepWV3PlusHead
+from network.heads import PLAIN, HeadOptions
 
 HEADS: dict[str, type[SegmentationHead]] = {
     "deeplabv3": DeepLabHeadV3,
     "deeplabv3plus": DeepLabHeadV3Plus,
+    "deepwv3plus": DeepWV3PlusHead,
 }
-_HEAD_TITLES = {"deeplabv3": "DeepLabV3", "deeplabv3plus": "DeepLabV3+"}
+_HEAD_TITLES = {
+    "deeplabv3": "DeepLabV3",
+    "deeplabv3plus": "DeepLabV3+",
+    "deepwv3plus": "DeepLabV3+ as DeepWV3Plus, output stride 8,",
+}
 _RATES = {8: (12, 24, 36), 16: (6, 12, 18)}  # of the pyramid pooling, by output stride
 TIMM = "timm"
+WIDE = "wideresnet38"
 
 
 class ModelSpec(NamedTuple):
@@ -36,8 +44,14 @@ class ModelSpec(NamedTuple):
 
 
 MODELS: dict[str, ModelSpec] = {
-    f"{head}_{backbone}": ModelSpec(head, backbone) for head in HEADS for backbone in BACKBONES
-} | {"deeplabv3plus_timm": ModelSpec("deeplabv3plus", TIMM)}
+    f"{head}_{backbone}": ModelSpec(head, backbone)
+    for head in ("deeplabv3", "deeplabv3plus")
+    for backbone in BACKBONES
+    if backbone != WIDE
+} | {
+    "deeplabv3plus_wideresnet38": ModelSpec("deepwv3plus", WIDE),
+    "deeplabv3plus_timm": ModelSpec("deeplabv3plus", TIMM),
+}
 
 
 def describe(name: str) -> str:
@@ -59,13 +73,15 @@ def build_model(  # noqa: PLR0913 - an argument per flag
     backbone: str | None = None,
     bn_momentum: float = 0.01,
     checkpoint_activations: bool = False,
+    head: HeadOptions = PLAIN,
 ) -> SegmentationModel:
-    """Build a model by name; no option but ``separable_conv`` changes its state-dict keys.
+    """Build a model by name; only ``separable_conv`` and ``head`` change its state-dict keys.
 
     Args:
         name: a key of ``MODELS``.
         num_classes: number of output channels.
-        output_stride: 8 or 16, the ratio of the image's size to that of ``out``; HRNet's is 4.
+        output_stride: 8 or 16, the ratio of the image's size to that of ``out``; HRNet's is 4 and
+            WideResNet38's 8 whatever is asked for.
         pretrained_backbone: ``imagenet`` (or True), ``none`` (or False), or a file of weights
             under their published names.
         separable_conv: depthwise and pointwise convolutions in the head.
@@ -74,6 +90,7 @@ def build_model(  # noqa: PLR0913 - an argument per flag
         bn_momentum: of the backbone's batch norms.
         checkpoint_activations: recompute the backbone's stages in the backward pass, which saves
             memory and costs time.
+        head: how the penultimate features become logits.
 
     Raises:
         ValueError: if a value is wrong, or the weights cannot be had or do not fit.
@@ -94,11 +111,12 @@ def build_model(  # noqa: PLR0913 - an argument per flag
         features = build_backbone(spec.backbone, output_stride, **options)
     set_bn_momentum(features, bn_momentum)
     channels = {tap: feature.channels for tap, feature in features.taps.items()}
-    rates = _RATES[8 if spec.backbone.startswith("hrnet") else output_stride]
-    head = HEADS[spec.head](channels, num_classes, rates)
+    fixed = None if spec.backbone == TIMM else BACKBONES[spec.backbone].pyramid_stride
+    rates = _RATES[fixed or output_stride]
+    classifier = HEADS[spec.head](channels, num_classes, rates, head)
     if separable_conv:
-        convert_to_separable_conv(head)
-    return SegmentationModel(features, head)
+        convert_to_separable_conv(classifier)
+    return SegmentationModel(features, classifier)
 
 
 def set_bn_momentum(module: nn.Module, momentum: float) -> None:
@@ -154,3 +172,4 @@ deeplabv3plus_mobilenet = _named("deeplabv3plus_mobilenet")
 deeplabv3plus_xception = _named("deeplabv3plus_xception")
 deeplabv3plus_hrnetv2_32 = _named("deeplabv3plus_hrnetv2_32")
 deeplabv3plus_hrnetv2_48 = _named("deeplabv3plus_hrnetv2_48")
+deeplabv3plus_wideresnet38 = _named("deeplabv3plus_wideresnet38")

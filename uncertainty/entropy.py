@@ -11,11 +11,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from uncertainty.logit_maps import LOWEST
 from utils.class_map import class_map, fill_classes, row_blocks
-
-# exp of less would be denormal, and slow; it also keeps 0 * -inf out. What it adds to the entropy
-# is at most 1e-33 a class.
-LOWEST = np.float32(-80)
 
 
 class EntropyMap(NamedTuple):

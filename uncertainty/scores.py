@@ -1,116 +1,158 @@
-"""Scores by name: maps of uncertainty from a prediction, higher is more uncertain.
-
-Each function takes a ``Prediction`` and returns (N, H, W), float32, on the device of its logits
-and outside the graph. The first line of its docstring is its line in ``--list scores``.
-"""
+"""Scores by name: maps of uncertainty from a prediction, higher is more uncertain."""
 
 from __future__ import annotations
 
-import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial, wraps
+from typing import Literal
 
-import torch
 from torch import Tensor
 
-from uncertainty.entropy import softmax_entropy
-from uncertainty.instance import instance_uncertainty
-from utils.softmax import most_likely, probabilities, top_class
-from utils.types import Prediction, Score
+from uncertainty.combination import RULES, ScoreFunction, member_count
+from uncertainty.modifiers import ClippedActivations, PerturbedImages, SparseWeights
+from uncertainty.score_functions import KINDS, MEMBERS, ScoreKind, one
+from uncertainty.score_names import ScoreName, parse_score_name
+from uncertainty.statistics import ScoreStatistics
+from utils.types import ForwardVariant, Prediction, Score
 
-MEMBERS = frozenset({"member_logits"})
-
-
-def entropy(prediction: Prediction) -> Tensor:
-    """Entropy of the predictive distribution, from 0 to log C nats."""
-    return softmax_entropy(prediction.logits).entropy
+PUBLISHED = tuple(name for name, kind in KINDS.items() if kind.published)
+RUNS = {"react": ClippedActivations, "dice": SparseWeights, "odin": PerturbedImages}
 
 
-def expected_entropy(prediction: Prediction) -> Tensor:
-    """Mean over the members of the entropy of each, from 0 to log C nats.
+@dataclass(frozen=True)
+class ScoreSettings:
+    """What scores have in common.
 
-    The part of the predictive entropy that the members share (aleatoric).
+    Attributes:
+        norm: "paper" gives every score in the scale of AbeT's published code.
+        epsilon: size of odin's step, of images in [0, 1].
+        std: that normalised images were divided by, one for each channel; odin reads it.
+        statistics: of data with known classes; sml, react and dice read them.
+        react_percentile: of the activations, where react cuts them.
+        dice_percentile: of the contributions, above which dice keeps weights.
     """
-    members = member_logits(prediction)
-    return torch.stack([softmax_entropy(member).entropy for member in members]).mean(0)
+
+    norm: Literal["none", "paper"] = "none"
+    epsilon: float = 0.002
+    std: tuple[float, ...] = (1.0, 1.0, 1.0)
+    statistics: ScoreStatistics | None = None
+    react_percentile: float = 90.0
+    dice_percentile: float = 90.0
 
 
-def mutual_information(prediction: Prediction) -> Tensor:
-    """Predictive entropy minus expected entropy, from 0 to log M nats.
+PLAIN = ScoreSettings()
 
-    The part that comes from the members' disagreement (epistemic; Houlsby et al. 2011, "BALD").
-    It is not negative; what rounding leaves below 0 is 0.
+
+def build_score(name: str | ScoreName, settings: ScoreSettings = PLAIN) -> Score:
+    """The score of a name.
+
+    Scores of one modifier and the same settings have equal forward variants.
+
+    Raises:
+        ValueError: if the name is unknown, statistics are missing, or the score has no published
+            form and the settings ask for it.
     """
-    return (entropy(prediction) - expected_entropy(prediction)).clamp_(min=0)
-
-
-def msp(prediction: Prediction) -> Tensor:
-    """One minus the maximum softmax probability, from 0 to 1 - 1/C.
-
-    Hendrycks and Gimpel 2017, with the sign turned.
-    """
-    return 1 - top_class(prediction.logits).confidence
-
-
-def margin(prediction: Prediction) -> Tensor:
-    """One minus the lead of the most likely class over the second, from 0 to 1.
-
-    1 - (p1 - p2) of the sorted softmax; 0 where there is only one class.
-    """
-    first = most_likely(prediction.logits)[:, None].long()
-    likely = probabilities(prediction.logits).clone()
-    lead = likely.gather(1, first)
-    return 1 - (lead - likely.scatter_(1, first, 0).amax(1, keepdim=True)).squeeze(1)
-
-
-def energy(prediction: Prediction) -> Tensor:
-    """Negative logsumexp of the logits, the mean over the members of an ensemble; unbounded.
-
-    Liu et al. 2020 at temperature 1. An ensemble's own logits are log probabilities, whose
-    logsumexp is 0; therefore the members' scores are averaged.
-    """
-    if prediction.member_logits is None:
-        return -prediction.logits.detach().float().logsumexp(1)
-    members = member_logits(prediction)
-    return -torch.stack([member.float().logsumexp(1) for member in members]).mean(0)
-
-
-def member_variance(prediction: Prediction) -> Tensor:
-    """Variance of the softmax over the members, the mean over the classes; from 0 to 1/4.
-
-    (1/C) sum_c (1/M) sum_m (p_mc - mean_m p_mc)^2, as Bayesian SegNet (Kendall et al. 2015) maps
-    it: the variance of the sample, divided by M, so that one member has none.
-    """
-    likely = member_logits(prediction).float().softmax(2)
-    # var(0) over such large maps takes nine times as long
-    return likely.sub_(likely.mean(0)).square_().mean(2).mean(0)
-
-
-def instance(prediction: Prediction) -> Tensor:
-    """Mean entropy of the predicted instance that holds the pixel, from 0 to log C nats."""
-    return instance_uncertainty(prediction.logits)
-
-
-def member_logits(prediction: Prediction) -> Tensor:
-    """The logits (M, N, C, H, W) of an ensemble's members, outside the graph."""
-    members = prediction.member_logits
-    assert members is not None, "refused before: the score declares that it needs members"
-    return members.detach()
-
-
-def one(num_classes: int) -> float:  # noqa: ARG001 - called with the number of classes
-    """The greatest probability."""
-    return 1.0
-
-
-SCORES: dict[str, Score] = {
-    function.__name__: Score(function.__name__, function, needs=needs, highest=highest)
-    for function, needs, highest in (
-        (entropy, frozenset[str](), math.log),
-        (expected_entropy, MEMBERS, math.log),
-        (mutual_information, MEMBERS, math.log),  # log M with fewer members than classes
-        (msp, frozenset[str](), one),
-        (margin, frozenset[str](), one),
-        (energy, frozenset[str](), None),
-        (member_variance, MEMBERS, lambda classes: 1 / classes),  # see score_scale
-        (instance, frozenset[str](), math.log),
+    parsed = parse_score_name(name) if isinstance(name, str) else name
+    _refuse_missing_statistics(parsed, settings)
+    kind = KINDS[parsed.name]
+    function = _function(parsed, kind, settings)
+    score = Score(
+        str(parsed),
+        function,
+        variant=_variant(parsed, settings),
+        needs=kind.needs | (MEMBERS if parsed.needs_members else frozenset()),
+        highest=_highest(parsed, kind),
+        published=_published(parsed, kind, function),
     )
+    if settings.norm == "none":
+        return score
+    if score.published is None:
+        raise ValueError(
+            f"{parsed} has no published form; in the paper's scale there are "
+            f"{', '.join(PUBLISHED)}, with rules that take a mean"
+        )
+    return replace(score, function=score.published, highest=one if kind.highest else None)
+
+
+def describe_scores() -> dict[str, str]:
+    """One line for each score, modifier and rule, by the form in which it is typed."""
+    described = {name: kind.function.__doc__ for name, kind in KINDS.items()}
+    described |= {f"{modifier}+SCORE": run.__doc__ for modifier, run in RUNS.items()}
+    described |= {f"SCORE@{name}": rule.__doc__ for name, rule in RULES.items()}
+    return {name: (text or "").splitlines()[0] for name, text in described.items()}
+
+
+def _refuse_missing_statistics(parsed: ScoreName, settings: ScoreSettings) -> None:
+    """Check that the settings have the statistics that a score reads.
+
+    Raises:
+        ValueError: naming what is missing and how to make it.
+    """
+    statistics = settings.statistics
+    if not parsed.needs_statistics:
+        return
+    if statistics is None:
+        raise ValueError(
+            f"{parsed} needs statistics of data with known classes: make them with --fit_score "
+            f"{parsed}"
+        )
+    modifiers = parsed.needs_statistics & RUNS.keys()
+    if modifiers and not statistics.heads:
+        raise ValueError(
+            f"{parsed} needs statistics of what the class head sees, and these have only those of "
+            "logits: make them again from the network with --fit_score"
+        )
+
+
+def _function(parsed: ScoreName, kind: ScoreKind, settings: ScoreSettings) -> ScoreFunction:
+    """The score of a whole prediction, under the docstring of its kind."""
+    if parsed.rule is None:
+        return kind.function
+    rule = RULES[parsed.rule]
+
+    @wraps(kind.function)
+    def combined(prediction: Prediction) -> Tensor:
+        if not kind.statistics:
+            return rule(lambda _: kind.function, prediction)
+        assert settings.statistics is not None, "refused before"
+        moments = partial(settings.statistics.moments, members=member_count(prediction))
+        return rule(lambda place: partial(kind.function, moments=moments(place)), prediction)
+
+    return combined
+
+
+def _published(parsed: ScoreName, kind: ScoreKind, function: ScoreFunction) -> ScoreFunction | None:
+    """The score in the published scale; a deviation has none."""
+    published = kind.published
+    if published is None or parsed.rule == "deviation":
+        return None
+    return lambda prediction: published(function(prediction), prediction.logits.shape[1])
+
+
+def _highest(parsed: ScoreName, kind: ScoreKind) -> Callable[[int], float] | None:
+    """The greatest value; values in [0, h] deviate by at most h / 2."""
+    highest = kind.highest
+    if highest is None or parsed.rule != "deviation":
+        return highest
+    return lambda num_classes: highest(num_classes) / 2
+
+
+def _variant(parsed: ScoreName, settings: ScoreSettings) -> ForwardVariant | None:
+    """The forward pass that a score is read from."""
+    statistics = settings.statistics
+    if parsed.modifier is None:
+        return None
+    if parsed.modifier == "odin":
+        run = PerturbedImages(settings.epsilon, tuple(settings.std))
+        return ForwardVariant(f"odin-{settings.epsilon:g}", run)
+    assert statistics is not None, "refused before"
+    if parsed.modifier == "react":
+        return ForwardVariant("react", ClippedActivations(statistics, settings.react_percentile))
+    return ForwardVariant("dice", SparseWeights(statistics, settings.dice_percentile))
+
+
+# Those that need nothing but a prediction, by name; ``build_score`` makes the others.
+SCORES: dict[str, Score] = {
+    name: build_score(name) for name, kind in KINDS.items() if not kind.statistics
 }

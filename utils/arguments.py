@@ -37,6 +37,16 @@ class Repeated(Action):
         setattr(namespace, self.dest, [*started, values])
 
 
+class Flat(Action):
+    """A flag with several values of which each stands for a list, joined without repeats."""
+
+    def __call__(
+        self, parser: ArgumentParser, namespace: Namespace, values: Any, option: str | None = None
+    ) -> None:
+        """Join the lists."""
+        setattr(namespace, self.dest, list(dict.fromkeys(one for each in values for one in each)))
+
+
 class Help(RawDescriptionHelpFormatter):
     """Help with one line for most flags."""
 
@@ -124,6 +134,14 @@ def class_id(text: str) -> tuple[str, int]:
     if not number.isdecimal() or int(number) > 255:
         raise ArgumentTypeError(f"{text!r} is no label id; write 8 or idd:8, with an id of 0..255")
     return dataset, int(number)
+
+
+def ids(text: str) -> list[int]:
+    """A type for argparse: ids with commas between them, such as 5,6,7."""
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isdecimal() for part in parts):
+        raise ArgumentTypeError(f"{text!r} is no list of ids: write 5,6,7")
+    return [int(part) for part in parts]
 
 
 def expand_files(argv: Iterable[str], known: Path, folder: Path = Path()) -> list[str]:

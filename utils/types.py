@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol, TypedDict
+from typing import Any, NamedTuple, Protocol, TypedDict, runtime_checkable
 
 from torch import Tensor, nn
 
@@ -57,7 +57,7 @@ class Prediction(NamedTuple):
 
     logits: Tensor  # (N, C, H, W)
     member_logits: Tensor | None = None  # (M, N, C, H, W)
-    temperature: Tensor | None = None  # (N, 1, H, W)
+    temperature: Tensor | None = None  # (N, 1, H, W), of an ensemble the members' mean
     member_temperatures: Tensor | None = None  # (M, N, 1, H, W)
     aux_logits: Tensor | None = None  # (N, C, H, W)
     features: Tensor | None = None  # (N, D), only when a consumer needs them
@@ -78,6 +78,27 @@ class Predict(Protocol):
 
     def __call__(self, images: Tensor, needs: frozenset[str] = frozenset()) -> Prediction:
         """Predict normalised images (N, 3, H, W)."""
+        ...
+
+
+@runtime_checkable
+class ClassHead(Protocol):
+    """The module of a network that turns penultimate features into one number a class.
+
+    It is called with the features (N, P, h, w) and the size (H, W) of the result. A forward
+    variant may change the two attributes, and restores them.
+    """
+
+    weight: Tensor  # (C, P, 1, 1)
+    activation_limit: float | None  # greater features are cut to it; a temperature sees them uncut
+    weight_mask: Tensor | None  # (C, P), bool: the weights that are used; None: all
+
+    def class_weights(self) -> Tensor:
+        """The weights (C, P) that features are multiplied by, without ``weight_mask``."""
+        ...
+
+    def class_features(self, features: Tensor) -> Tensor:
+        """What the weights multiply, (N, P, h, w), given features (N, P, h, w)."""
         ...
 
 
@@ -126,6 +147,8 @@ class Score:
         needs: fields of ``Prediction`` that must be present, such as ``temperature``.
         highest: the greatest value by the number of classes, where the least is 0; None for a
             score without such limits. The confidence is then 1 - value / highest.
+        published: the same order of pixels in the published code's scale, most of it in [0, 1];
+            None where there is none.
     """
 
     name: str
@@ -133,3 +156,4 @@ class Score:
     variant: ForwardVariant | None = None
     needs: frozenset[str] = frozenset()
     highest: Callable[[int], float] | None = None
+    published: Callable[[Prediction], Tensor] | None = None

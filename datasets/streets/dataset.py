@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import count, islice, takewhile
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, ClassVar
 
 import numpy as np
@@ -21,6 +22,7 @@ from datasets.streets.planning import SPLITS
 from datasets.streets.render import Picture, render
 from datasets.streets.towns import TOWNS
 from datasets.taxonomy import ROAD, ROAD_LABEL_IDS, ROAD_TRAIN_IDS
+from utils.types import IGNORE_INDEX
 
 ADVERSE = tuple(condition for condition in CONDITIONS if condition != "clear")
 NUM_IMAGES = {"train": 500, "val": 100, "test": 100}
@@ -57,7 +59,8 @@ class Streets(SegDataset):
     name = "streets"
     splits = (*SPLITS, *_NAMED)
     needs_root = False
-    usual_ood_ids = (Surface.STATIC, Surface.DYNAMIC)  # street furniture without a class
+    # street furniture without a class
+    usual_ood_ids: ClassVar[tuple[int, ...]] = (Surface.STATIC, Surface.DYNAMIC)
     defaults: ClassVar[dict[str, Any]] = {
         "crop_size": (128, 256),
         "train_transform": "resize",
@@ -78,7 +81,8 @@ class Streets(SegDataset):
     }
     layout = "  nothing: the scenes are generated"
     classes = ROAD
-    train_ids = ROAD_TRAIN_IDS
+    train_ids: Mapping[int, int] = ROAD_TRAIN_IDS
+    has_obstacles: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -107,6 +111,8 @@ class Streets(SegDataset):
         self._part = _NAMED.get(split, NamedSplit(split))
         self._numbers: dict[str, int] = {}  # the place in the official split of an id
         self._drawn: tuple[str, NDArray[np.uint8]] | None = None  # id and label ids
+        if self.has_obstacles and not common.get("ood_ids"):
+            common["ood_ids"] = self.usual_ood_ids
         super().__init__(root, split, **common)
 
     @property
@@ -157,7 +163,14 @@ class Streets(SegDataset):
     def _render(self, index: int) -> Picture:
         item = self.originals[index]
         number, condition = self._numbers[item.id], item.condition
-        return render(self.scene_seed, self._part.folder, number, condition, self.image_size)
+        return render(
+            self.scene_seed,
+            self._part.folder,
+            number,
+            condition,
+            self.image_size,
+            has_obstacles=self.has_obstacles,
+        )
 
     def decode_label(self, train_ids: Tensor) -> Tensor:
         """Map train ids to the label ids of Cityscapes; void becomes 0."""
@@ -173,7 +186,7 @@ class Streets(SegDataset):
     def origins(self) -> frozenset[str]:
         """``streets/seed/town_index`` of every scene, the same in every condition."""
         return frozenset(
-            f"{self.name}/{self.scene_seed}/{item.id.removesuffix(f'_{item.condition}')}"
+            f"{Streets.name}/{self.scene_seed}/{item.id.removesuffix(f'_{item.condition}')}"
             for item in self.originals
         )
 
@@ -184,3 +197,18 @@ class Streets(SegDataset):
             self.scene_seed, *(self.scenes or ()),
         )  # fmt: skip
         return hashlib.sha256(repr(content).encode()).hexdigest()
+
+
+class StreetsObstacles(Streets):
+    """The scenes of ``streets`` with one to four unknown obstacles on or beside the road.
+
+    The obstacles (crates, tyres, animals, ...) belong to no class and stand in no scene of
+    ``streets``; all else of a scene, its towns and its splits are the same. Samples always have
+    "ood": 1 for obstacles, which are void in the label, 0 for the classes, else 255.
+    """
+
+    name = "streets_obstacles"
+    usual_ood_ids = (Surface.OBSTACLE,)
+    train_ids = MappingProxyType({**ROAD_TRAIN_IDS, Surface.OBSTACLE: IGNORE_INDEX})
+    has_obstacles = True
+    component_sizes: ClassVar[tuple[int, int]] = (20, 10)  # as ``AnomalyDataset``; for 128x256

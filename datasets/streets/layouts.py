@@ -8,13 +8,22 @@ from pathlib import Path
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
+from datasets.streets.anomaly_layouts import (
+    write_lost_and_found,
+    write_road_anomaly,
+    write_road_anomaly_repackaged,
+    write_smiyc_anomaly,
+    write_smiyc_obstacle,
+)
+from datasets.streets.layout_files import save, save_palette
 from datasets.streets.look import CONDITIONS
 from datasets.streets.paints import Surface
-from datasets.streets.render import Picture, render
+from datasets.streets.render import render
 from datasets.streets.towns import TOWNS
 from datasets.taxonomy import VOC
+from datasets.taxonomy_mapillary import MAPILLARY, MAPILLARY_UNLABELLED
+from utils.files import write_json
 from utils.types import IGNORE_INDEX
 
 _VOC_ID_BY_SURFACE = {
@@ -26,6 +35,30 @@ _VOC_ID_BY_SURFACE = {
     Surface.RIDER: 15,
     Surface.TRAIN: 19,
 }
+_VOC_VOID = (224, 224, 192)
+_MAPILLARY_NAMES = {
+    Surface.EGO_VEHICLE: "Ego Vehicle",
+    Surface.DYNAMIC: "Trash Can",
+    Surface.ROAD: "Road",
+    Surface.SIDEWALK: "Sidewalk",
+    Surface.BUILDING: "Building",
+    Surface.WALL: "Wall",
+    Surface.FENCE: "Fence",
+    Surface.POLE: "Pole",
+    Surface.TRAFFIC_LIGHT: "Traffic Light",
+    Surface.TRAFFIC_SIGN: "Traffic Sign (Front)",
+    Surface.VEGETATION: "Vegetation",
+    Surface.TERRAIN: "Terrain",
+    Surface.SKY: "Sky",
+    Surface.PERSON: "Person",
+    Surface.RIDER: "Bicyclist",
+    Surface.CAR: "Car",
+    Surface.TRUCK: "Truck",
+    Surface.BUS: "Bus",
+    Surface.TRAIN: "On Rails",
+    Surface.MOTORCYCLE: "Motorcycle",
+    Surface.BICYCLE: "Bicycle",
+}
 
 
 def write_layout(
@@ -35,7 +68,11 @@ def write_layout(
 
     ``cityscapes`` (clear; label ids; the labels of test are void, as the official ones),
     ``acdc`` (four conditions, each with ``images_per_split`` images; train ids and label ids; no
-    labels for test) or ``voc`` (JPEG images, palette labels of 21 classes with void borders).
+    labels for test), ``voc`` (JPEG images, palette labels of 21 classes with void borders) or
+    ``mapillary`` (JPEG images, palette labels of 22 of the 66 labels, ``config.json``). With
+    unknown obstacles: ``lost_and_found``, ``road_anomaly`` (as published), its other layout
+    ``road_anomaly_repackaged``, ``smiyc_anomaly`` and ``smiyc_obstacle`` (validation images, and
+    as many without a label).
 
     Args:
         layout: one of ``LAYOUTS``.
@@ -60,11 +97,11 @@ def _write_cityscapes(root: Path, count: int, size: tuple[int, int], seed: int) 
             town = towns[index % len(towns)].name
             picture = render(seed, split, index, "clear", size)
             name = f"{town}_{index:06d}_000019"
-            _save(root / "leftImg8bit" / split / town / f"{name}_leftImg8bit.png", picture)
+            save(root / "leftImg8bit" / split / town / f"{name}_leftImg8bit.png", picture)
             label = picture.label_ids
             if split == "test":
                 label = np.where(label == Surface.EGO_VEHICLE, label, 0).astype(np.uint8)
-            _save(root / "gtFine" / split / town / f"{name}_gtFine_labelIds.png", label)
+            save(root / "gtFine" / split / town / f"{name}_gtFine_labelIds.png", label)
 
 
 def _write_acdc(root: Path, count: int, size: tuple[int, int], seed: int) -> None:
@@ -75,12 +112,12 @@ def _write_acdc(root: Path, count: int, size: tuple[int, int], seed: int) -> Non
                 picture = render(seed, split, index, condition, size)
                 folder = Path(condition) / split / sequence
                 name = f"{sequence}_frame_{index:06d}"
-                _save(root / "rgb_anon" / folder / f"{name}_rgb_anon.png", picture)
+                save(root / "rgb_anon" / folder / f"{name}_rgb_anon.png", picture)
                 if split == "test":
                     continue
                 gt = root / "gt" / folder
-                _save(gt / f"{name}_gt_labelTrainIds.png", picture.train_ids)
-                _save(gt / f"{name}_gt_labelIds.png", picture.label_ids)
+                save(gt / f"{name}_gt_labelTrainIds.png", picture.train_ids)
+                save(gt / f"{name}_gt_labelIds.png", picture.label_ids)
 
 
 def _write_voc(root: Path, count: int, size: tuple[int, int], seed: int) -> None:
@@ -92,17 +129,39 @@ def _write_voc(root: Path, count: int, size: tuple[int, int], seed: int) -> None
         names[split] = [f"2012_{part * count + index:06d}" for index in range(count)]
         for index, name in enumerate(names[split]):
             picture = render(seed, split, index, "clear", size)
-            _save(folder / "JPEGImages" / f"{name}.jpg", picture)
-            _save_palette(folder / "SegmentationClass" / f"{name}.png", _voc_ids(picture.label_ids))
+            save(folder / "JPEGImages" / f"{name}.jpg", picture)
+            label = folder / "SegmentationClass" / f"{name}.png"
+            save_palette(label, _voc_ids(picture.label_ids), VOC, _VOC_VOID)
     names["trainval"] = names["train"] + names["val"]
     for split, listed in names.items():
         (lists / f"{split}.txt").write_text("".join(f"{name}\n" for name in listed))
+
+
+def _write_mapillary(root: Path, count: int, size: tuple[int, int], seed: int) -> None:
+    labels = (*MAPILLARY, MAPILLARY_UNLABELLED)
+    places = {entry.name: place for place, entry in enumerate(labels)}
+    table = np.full(256, places[MAPILLARY_UNLABELLED.name], np.uint8)
+    table[list(_MAPILLARY_NAMES)] = [places[name] for name in _MAPILLARY_NAMES.values()]
+    for split, part in (("train", "training"), ("val", "validation")):
+        for index in range(count):
+            picture = render(seed, split, index, "clear", size)
+            name = f"streets_{split}_{index:06d}"
+            save(root / part / "images" / f"{name}.jpg", picture)
+            save_palette(root / part / "labels" / f"{name}.png", table[picture.label_ids], labels)
+    described = [{"readable": entry.name, "color": entry.colour} for entry in labels]
+    write_json(root / "config.json", {"version": 1.1, "labels": described})
 
 
 LAYOUTS: dict[str, Callable[[Path, int, tuple[int, int], int], None]] = {
     "cityscapes": _write_cityscapes,
     "acdc": _write_acdc,
     "voc": _write_voc,
+    "mapillary": _write_mapillary,
+    "lost_and_found": write_lost_and_found,
+    "road_anomaly": write_road_anomaly,
+    "road_anomaly_repackaged": write_road_anomaly_repackaged,
+    "smiyc_anomaly": write_smiyc_anomaly,
+    "smiyc_obstacle": write_smiyc_obstacle,
 }
 
 
@@ -114,21 +173,3 @@ def _voc_ids(label_ids: NDArray[np.uint8]) -> NDArray[np.uint8]:
     window = np.ones((3, 3), np.uint8)
     is_border = cv2.dilate(ids, window) != cv2.erode(ids, window)
     return np.where(is_border, np.uint8(IGNORE_INDEX), ids)
-
-
-def _save(path: Path, content: Picture | NDArray[np.uint8]) -> None:
-    """Write a picture's image or a label; the suffix decides about the format."""
-    array = content.image.transpose(1, 2, 0) if isinstance(content, Picture) else content
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(np.ascontiguousarray(array)).save(path)
-
-
-def _save_palette(path: Path, ids: NDArray[np.uint8]) -> None:
-    """Write a label as VOC does: a PNG whose palette holds the classes' colours."""
-    palette = np.zeros((256, 3), np.uint8)
-    palette[: len(VOC)] = [entry.colour for entry in VOC]
-    palette[IGNORE_INDEX] = 224, 224, 192
-    path.parent.mkdir(parents=True, exist_ok=True)
-    image = Image.fromarray(ids)
-    image.putpalette(palette.tobytes())
-    image.save(path)

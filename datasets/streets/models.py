@@ -24,6 +24,7 @@ from datasets.streets.furniture import (
     wall,
 )
 from datasets.streets.mesh import Mesh
+from datasets.streets.obstacles import obstacle
 from datasets.streets.people import bicycle, motorcycle, person, rider
 from datasets.streets.vehicles import bus, tram_car, truck_cab, truck_load
 
@@ -37,6 +38,7 @@ MODELS: dict[str, Callable[..., Mesh]] = {
     "hedge": hedge,
     "light_from_behind": light_from_behind,
     "motorcycle": motorcycle,
+    "obstacle": obstacle,
     "person": person,
     "pole": pole,
     "rider": rider,
@@ -71,6 +73,8 @@ def model(name: str, options: tuple, level: int) -> Mesh:
 def outline(name: str, options: tuple) -> NDArray[np.float64]:
     """A few points whose hull is roughly a model's, (n, 3)."""
     points = MODELS[name](*options).points
+    if name == "obstacle":  # round ones throw round shadows
+        return points
     low, high = points.min(0), points.max(0)
     if high[2] > low[2]:
         corners = np.array(np.meshgrid(*zip(low, high, strict=True))).reshape(3, -1).T

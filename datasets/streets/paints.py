@@ -10,7 +10,7 @@ from datasets.streets.textures import Grain
 
 
 class Surface(IntEnum):
-    """Label ids of Cityscapes for everything that a scene can show."""
+    """Label ids of Cityscapes for everything that a scene can show, and one for unknown things."""
 
     EGO_VEHICLE = 1
     STATIC = 4
@@ -34,6 +34,7 @@ class Surface(IntEnum):
     TRAIN = 31
     MOTORCYCLE = 32
     BICYCLE = 33
+    OBSTACLE = 40  # no id of Cityscapes
 
 
 class Paint(IntEnum):

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from datasets.streets.dice import Dice
+from datasets.streets.hazards import plan_with_obstacles
 from datasets.streets.labelling import noisy_labels
 from datasets.streets.look import CONDITIONS, sample_look
 from datasets.streets.placing import place
@@ -27,12 +28,20 @@ class Picture(NamedTuple):
     """A rendered scene."""
 
     image: NDArray[np.uint8]  # (3, H, W), RGB
-    label_ids: NDArray[np.uint8]  # (H, W), of Cityscapes
+    label_ids: NDArray[np.uint8]  # (H, W), of Cityscapes, and ``Surface.OBSTACLE``
     train_ids: NDArray[np.uint8]  # (H, W), void 255
     depth: Pixels  # (H, W), metres, at most ``shading.FARTHEST``
 
 
-def render(seed: int, split: str, index: int, condition: str, size: tuple[int, int]) -> Picture:
+def render(
+    seed: int,
+    split: str,
+    index: int,
+    condition: str,
+    size: tuple[int, int],
+    *,
+    has_obstacles: bool = False,
+) -> Picture:
     """Draw the scene of (seed, split, index).
 
     Args:
@@ -41,8 +50,10 @@ def render(seed: int, split: str, index: int, condition: str, size: tuple[int, i
         index: place in the split.
         condition: one of ``CONDITIONS``; changes the image alone.
         size: (H, W).
+        has_obstacles: whether one to four unknown obstacles stand in the scene.
     """
-    scene = plan_scene(seed, split, index)
+    plan = plan_with_obstacles if has_obstacles else plan_scene
+    scene = plan(seed, split, index)
     view = view_of(scene, size)
     outlines = place_outlines(scene)
     placed = place(scene, view, outlines)

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from torch import nn
 from torchvision import models
 
-from network.backbone import hrnetv2, mobilenetv2, resnet, xception
+from network.backbone import hrnetv2, mobilenetv2, resnet, wideresnet, xception
 from network.backbone.base import Backbone, Feature
 from network.weights import ADVICE, download_weights, load_into, read_weights
 
@@ -46,6 +46,11 @@ FEATURES: dict[str, dict[str, Feature]] = {
         "aux": Feature("stage3", 48),
         "out": Feature("stage4", 15 * 48),
     },
+    "wideresnet38": {
+        "low_level": Feature("mod2", 128),
+        "aux": Feature("mod6", 2048),
+        "out": Feature("mod7", 4096),
+    },
 }
 
 
@@ -58,6 +63,8 @@ class BackboneSpec(NamedTuple):
         architecture: the name that ``build`` knows it by.
         published_name: from a name in a file of ImageNet weights to the backbone's.
         url: of the ImageNet weights, None where no stable address is known.
+        pyramid_stride: output stride whose rates the pyramid pooling takes; None for the one that
+            is asked for.
     """
 
     title: str
@@ -65,6 +72,7 @@ class BackboneSpec(NamedTuple):
     architecture: str
     published_name: Callable[[str], str | None]
     url: str | None = None
+    pyramid_stride: int | None = None
 
 
 BACKBONES: dict[str, BackboneSpec] = {
@@ -98,10 +106,17 @@ BACKBONES: dict[str, BackboneSpec] = {
         "xception-43020ad28.pth",
     ),
     "hrnetv2_32": BackboneSpec(
-        "HRNetV2-W32", hrnetv2.HRNetV2, "hrnetv2_32", hrnetv2.published_name
+        "HRNetV2-W32", hrnetv2.HRNetV2, "hrnetv2_32", hrnetv2.published_name, pyramid_stride=8
     ),
     "hrnetv2_48": BackboneSpec(
-        "HRNetV2-W48", hrnetv2.HRNetV2, "hrnetv2_48", hrnetv2.published_name
+        "HRNetV2-W48", hrnetv2.HRNetV2, "hrnetv2_48", hrnetv2.published_name, pyramid_stride=8
+    ),
+    "wideresnet38": BackboneSpec(
+        "WideResNet-38",
+        wideresnet.WideResNet38,
+        "wideresnet38",
+        wideresnet.published_name,
+        pyramid_stride=8,
     ),
 }
 
@@ -118,7 +133,7 @@ def build_backbone(
 
     Args:
         name: a key of ``BACKBONES``.
-        output_stride: 8 or 16; HRNet's is 4 whatever is asked for.
+        output_stride: 8 or 16; HRNet's is 4 and WideResNet's 8 whatever is asked for.
         pretrained: ``none``, ``imagenet`` or the path of a file.
         dropout: see ``Backbone``.
         checkpoint_activations: see ``Backbone``.

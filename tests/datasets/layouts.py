@@ -111,3 +111,60 @@ def folder(root: Path, classes, splits=("train", "val"), ids=(0, 1, 255)):
             write_image(root / "images" / split / f"{split}_{name}.jpg")
             write_label(root / "labels" / split / f"{split}_{name}.png", striped(ids))
     return root
+
+
+LAF_TEST = ("04_Maurener_Weg_8", "15_Rechbergstr_Deckenpfronn")
+
+
+def lost_and_found(root: Path, split="test", sequences=LAF_TEST, train_ids=True):
+    """Two images for each sequence; label ids of free road, a hazard and no hazard, and void."""
+    for sequence in sequences:
+        for index in range(2):
+            stem = f"{sequence}_{index:06d}_000030"
+            image = root / "leftImg8bit" / split / sequence / f"{stem}_leftImg8bit.png"
+            write_image(image, seed=index)
+            label = root / "gtCoarse" / split / sequence / f"{stem}_gtCoarse"
+            write_label(label.with_name(f"{label.name}_labelIds.png"), striped([1, 2, 31, 0]))
+            write_image(label.with_name(f"{label.name}_color.png"))
+            if train_ids:
+                ids = striped([1, 2, 0, 255])
+                write_label(label.with_name(f"{label.name}_labelTrainIds.png"), ids)
+    return root
+
+
+def road_anomaly(root: Path, names=("animals31_deer", "cones08_can"), ids=(0, 2), suffix=".jpg"):
+    """As the authors publish it."""
+    for seed, name in enumerate(names):
+        write_image(root / "frames" / f"{name}{suffix}", seed=seed)
+        folder = root / "frames" / f"{name}.labels"
+        write_label(folder / "labels_semantic.png", striped(ids))
+        write_image(folder / "labels_semantic_color.png")
+    (root / "frame_list.json").write_text(json.dumps([f"{name}{suffix}" for name in names]))
+    return root
+
+
+def road_anomaly_repackaged(root: Path, names=("animals31_deer", "cones08_can"), ids=(0, 1, 7)):
+    for seed, name in enumerate(names):
+        write_image(root / "original" / f"{name}.jpg", seed=seed)
+        write_label(root / "labels" / f"{name}.png", striped(ids))
+    return root
+
+
+def smiyc(root: Path, labelled=("validation0000", "validation0001"), others=("airplane0000",)):
+    for seed, name in enumerate((*labelled, *others)):
+        write_image(root / "images" / f"{name}.webp", seed=seed)
+        if name in labelled:
+            labels = root / "labels_masks"
+            write_label(labels / f"{name}_labels_semantic.png", striped([0, 1, 255]))
+            write_image(labels / f"{name}_labels_semantic_color.png")
+    return root
+
+
+def mapillary(root: Path, ids=(0, 13, 64, 65)):
+    for folder in ("training", "validation"):
+        for index in range(2):
+            name = f"{folder}{index}"
+            write_image(root / folder / "images" / f"{name}.jpg", (6 + index, 8), seed=index)
+            label = striped(ids, (6 + index, 8))
+            write_label(root / folder / "labels" / f"{name}.png", label, palette=True)
+    return root

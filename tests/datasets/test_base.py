@@ -1,5 +1,6 @@
 import re
 
+import numpy as np
 import pytest
 import torch
 
@@ -28,6 +29,44 @@ def test_a_sample_follows_from_seed_epoch_and_index_alone():
     assert not torch.equal(toy[SampleKey(0, 3)]["image"], toy[SampleKey(1, 3)]["image"])
     assert torch.equal(toy[3]["image"], toy[SampleKey(0, 3)]["image"])
     assert torch.equal(state, torch.random.get_rng_state())
+
+
+def test_the_centre_and_place_of_a_key_reach_the_transforms_and_end_there():
+    toy = Toy(transform=train_transform("scale_crop", (1, 1), scale_range=(1.0, 1.0)))
+    label = Toy()[4]["label"]
+    for y, x in ((0, 0), (5, 7), (2, 3)):
+        sample = toy[SampleKey(0, 4, (x, y))]
+        assert sample["label"].item() == label[y, x]
+        assert "centre" not in sample
+    toy.transform = RANDOM
+    first, again, second = (toy[SampleKey(0, 4, None, place)]["image"] for place in (0, 0, 1))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, second)
+    assert not torch.equal(first, toy[SampleKey(0, 4)]["image"])
+
+
+def test_the_random_transforms_draw_from_seed_epoch_and_index():
+    toy = Toy(transform=RANDOM, seed=6)
+    for epoch, index in ((0, 0), (2, 11)):
+        seeds = np.random.SeedSequence(6, spawn_key=(epoch, index))
+        expected = RANDOM(Toy()[index], np.random.default_rng(seeds))
+        assert torch.equal(toy[SampleKey(epoch, index)]["image"], expected["image"])
+
+
+def test_the_middle_of_a_size_is_what_samples_and_the_cache_hold(tmp_path):
+    sizes = ((6, 8), (9, 4), (3, 30))
+    middle, stretched = eval_transform(None, centre=(6, 8)), eval_transform((6, 8))
+    plain = Toy(sizes=sizes, transform=middle, weight=lambda item: torch.ones(6, 8))
+    assert [plain.size(index) for index in range(3)] == [(6, 8)] * 3
+    assert plain[2]["weight"].shape == plain[2]["label"].shape == (6, 8)
+    for _ in range(2):
+        kept = Toy(sizes=sizes, transform=middle, cache=tmp_path)
+        for index in range(3):
+            assert torch.equal(kept[index]["image"], plain[index]["image"])
+            assert torch.equal(kept[index]["label"], plain[index]["label"])
+    other = Toy(sizes=sizes, transform=stretched, cache=tmp_path)
+    assert not torch.equal(other[2]["image"], plain[2]["image"])
+    assert len(list(tmp_path.glob("*.bin"))) == 2
 
 
 def test_a_sample_says_where_it_comes_from():

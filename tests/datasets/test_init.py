@@ -10,7 +10,9 @@ ALWAYS = {"year": "2012", "condition": None, "download": False}  # as the flags 
 
 def test_the_data_sets_by_name():
     assert set(DATASETS) == {
-        *("streets", "cityscapes", "acdc", "idd", "voc", "kvasir", "camvid", "folder")
+        *("streets", "cityscapes", "acdc", "idd", "voc", "kvasir", "camvid", "folder"),
+        *("mapillary", "streets_obstacles", "lost_and_found", "road_anomaly"),
+        *("smiyc_anomaly", "smiyc_obstacle"),
     }
     for name, kind in DATASETS.items():
         assert issubclass(kind, SegDataset)

@@ -1,6 +1,14 @@
+import numpy as np
 import pytest
 
-from datasets.items import Item, NamedSplit, choose_scenes, did_you_mean, refuse_repeated_ids
+from datasets.items import (
+    Item,
+    NamedSplit,
+    SampleKey,
+    choose_scenes,
+    did_you_mean,
+    refuse_repeated_ids,
+)
 
 ITEMS = [Item(f"{scene}{index}", None, None, scene) for scene in "cab" for index in range(2)]
 
@@ -37,6 +45,24 @@ def test_a_named_split_without_scenes_is_the_whole_folder():
 def test_the_nearest_name():
     assert did_you_mean("trian", ("val", "train")) == " (did you mean 'train'?)"
     assert did_you_mean("q", ("val", "train")) == ""
+
+
+def test_a_key_without_place_draws_from_epoch_and_index_alone():
+    for epoch, index in ((0, 0), (3, 7)):
+        seeds = np.random.SeedSequence(5, spawn_key=(epoch, index))
+        expected = np.random.default_rng(seeds).random(4)
+        keys = (SampleKey(epoch, index), SampleKey(epoch, index, (3, 4)))
+        assert all((key.generator(5).random(4) == expected).all() for key in keys)
+    assert SampleKey.of(4) == SampleKey(0, 4)
+    assert SampleKey.of(SampleKey(1, 2, (3, 4), 5)) == SampleKey(1, 2, (3, 4), 5)
+    assert SampleKey.of(-1, 12) == SampleKey.of((0, 11)) == SampleKey(0, 11)
+    with pytest.raises(IndexError):
+        SampleKey.of(12, 12)
+
+
+def test_every_place_draws_for_itself():
+    keys = [SampleKey(0, 0), *(SampleKey(0, 0, None, place) for place in range(50))]
+    assert len({key.generator(5).random() for key in keys}) == 51
 
 
 def test_repeated_ids():

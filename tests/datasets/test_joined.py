@@ -12,6 +12,8 @@ from datasets.folder import Folder
 from datasets.idd import IDD
 from datasets.joined import Joined, label_of
 from datasets.loaders import eval_batches
+from datasets.lost_and_found import LostAndFound
+from datasets.road_anomaly import RoadAnomaly
 from datasets.streets import Streets
 from datasets.transforms import eval_transform
 from tests.datasets import layouts
@@ -188,6 +190,62 @@ def test_unknown_objects_of_one_part_only(city, weather, tmp_path):
     assert batch["ood"].shape == batch["label"].shape
     assert torch.equal(batch["ood"] == 0, batch["label"] != 255)
     assert "ood" not in Joined(parts[:1])[0]
+
+
+@pytest.fixture
+def anomalies(tmp_path):
+    lost = layouts.lost_and_found(tmp_path / "lost")
+    photos = layouts.road_anomaly(tmp_path / "photos")
+    return (
+        LostAndFound(lost, "test", transform=SMALL),
+        RoadAnomaly(photos, "test", transform=SMALL),
+    )
+
+
+def test_parts_without_classes_are_joined_with_each_other(anomalies):
+    joined = pickle.loads(pickle.dumps(Joined(anomalies)))
+    assert joined.name == "lost_and_found+road_anomaly"
+    assert joined.num_classes == 0
+    assert joined.palette.shape == (0, 3)
+    assert len(joined) == 4 + 2
+    assert joined[0]["ood"][0, :4].tolist() == [0, 1, 255, 255]
+    assert joined[4]["ood"][0, :4].tolist() == [0, 1, 0, 1]
+    assert joined[4]["dataset"] == "road_anomaly"
+    (batch,) = eval_batches(joined, batch_size=6, num_workers=0)
+    assert batch["ood"].shape == (6, 6, 8)
+    assert (batch["label"] == 255).all()
+    assert Joined(anomalies).fingerprint() != Joined(anomalies[::-1]).fingerprint()
+
+
+@pytest.mark.parametrize("place", [0, 1, 2])
+def test_the_classes_are_those_of_the_parts_that_have_some(anomalies, tmp_path, place):
+    camvid = CamVid(layouts.camvid(tmp_path / "camvid"), "val", transform=SMALL)
+    parts = [*anomalies]
+    parts.insert(place, camvid)
+    joined = Joined(parts)
+    assert joined.class_names == camvid.class_names
+    assert torch.equal(joined.palette, camvid.palette)
+    samples = [joined[index] for index in range(len(joined))]
+    for sample in samples:
+        if sample["dataset"] == "camvid":
+            assert torch.equal(sample["ood"] == 0, sample["label"] != 255)
+            assert torch.equal(sample["ood"] == 255, sample["label"] == 255)
+        else:
+            assert (sample["label"] == 255).all()
+            assert (sample["ood"] == 1).any()
+    assert {sample["dataset"] for sample in samples} == {part.name for part in parts}
+
+
+def test_parts_without_classes_hide_no_difference_between_the_others(city, anomalies, tmp_path):
+    camvid = CamVid(layouts.camvid(tmp_path / "camvid"), "val", transform=SMALL)
+    with pytest.raises(ValueError, match=r"^cityscapes \(19 classes\) and camvid \(11\) cannot"):
+        Joined([anomalies[0], city(), anomalies[1], camvid])
+
+
+def test_parts_without_classes_have_no_server(city, anomalies):
+    ids = torch.tensor([[0, 18, 255]], dtype=torch.uint8)
+    assert Joined([anomalies[0], city()]).decode_label(ids).tolist() == [[7, 33, 0]]
+    assert torch.equal(Joined(anomalies).decode_label(ids), ids)
 
 
 def test_ids_for_a_server_that_all_parts_share(city, weather):

@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from datasets.camvid import CamVid
-from datasets.loaders import StepSampler, eval_batches, paired, train_batches
-from datasets.transforms import train_transform
+from datasets.loaders import eval_batches, paired, train_batches
+from datasets.transforms import eval_transform, train_transform
 from tests.datasets import layouts
 from tests.datasets.toys import Toy
 
@@ -86,27 +86,6 @@ def test_another_seed_gives_another_order():
     assert first_batches(1, seed=1)[0]["id"] != first_batches(1, seed=2)[0]["id"]
 
 
-@pytest.mark.parametrize(("world_size", "accumulation"), [(1, 1), (1, 6), (2, 3), (3, 1), (3, 2)])
-def test_processes_and_micro_batches_share_a_step(world_size, accumulation):
-    """However six images are shared out, a step sees the same six."""
-    reference = StepSampler(20, 6, seed=9)
-    share = 6 // world_size // accumulation
-    samplers = [
-        iter(StepSampler(20, share, accumulation, 9, 0, rank, world_size))
-        for rank in range(world_size)
-    ]
-    for whole in islice(reference, 7):
-        parts = [key for s in samplers for _ in range(accumulation) for key in next(s)]
-        assert Counter(parts) == Counter(whole)
-        assert len(set(parts)) == 6
-
-
-def test_an_incomplete_step_is_dropped():
-    keys = list(islice(StepSampler(10, 4, seed=1), 4))
-    assert [{key.epoch for key in batch} for batch in keys] == [{0}, {0}, {1}, {1}]
-    assert len({key.index for batch in keys[:2] for key in batch}) == 8
-
-
 def test_too_few_images_say_which_batch_size_fits():
     for batch_size, accumulation, advice in ((13, 1, "--batch_size 12 fits"), (3, 5, "10 fits")):
         with pytest.raises(ValueError, match=f"the training split has 12; .*{advice}"):
@@ -134,6 +113,13 @@ def test_mixed_sizes_are_batched_with_their_like():
     assert [tuple(batch["label"].shape[1:]) for batch in walk] == [
         (4, 4), (4, 4), (6, 4), (4, 4), (6, 4)
     ]  # fmt: skip
+
+
+def test_images_of_any_size_are_batched_at_the_middle_of_a_size():
+    toy = Toy(sizes=[(4, 4), (6, 4), (5, 9)], transform=eval_transform(None, centre=(8, 6)))
+    (batch,) = eval_batches(toy, batch_size=3, num_workers=0)
+    assert batch["image"].shape == (3, 3, 8, 6)
+    assert batch["label"].shape == (3, 8, 6)
 
 
 @pytest.mark.parametrize("world_size", [1, 2, 3, 5])

@@ -76,6 +76,84 @@ def test_cityscapes_named_split_without_its_city_says_so(tmp_path):
         Cityscapes(tmp_path, "relis_cal")
 
 
+CITIES = (
+    *("aachen", "bochum", "bremen", "cologne", "darmstadt", "dusseldorf", "erfurt", "hamburg"),
+    *("hanover", "jena", "krefeld", "monchengladbach", "strasbourg", "stuttgart", "tubingen"),
+    *("ulm", "weimar", "zurich"),
+)
+
+
+def test_cityscapes_folds_are_the_published_ones(tmp_path):
+    root = layouts.cityscapes(tmp_path, CITIES, "train")
+    layouts.cityscapes(root, ("munster", "frankfurt", "lindau"), "val")
+    held_out = {}
+    for fold in range(3):
+        train, val = (Cityscapes(root, f"{part}_cv{fold}") for part in ("train", "val"))
+        held_out[fold] = sorted({item.scene for item in val.items})
+        assert len(val) == 6
+        assert len(train) == 36
+        assert not train.origins() & val.origins()
+        assert val[0]["label"].shape == layouts.SIZE
+    assert held_out == {
+        0: ["frankfurt", "lindau", "munster"],
+        1: ["darmstadt", "dusseldorf", "erfurt"],
+        2: ["monchengladbach", "strasbourg", "stuttgart"],
+    }
+    assert Cityscapes(root, "train_cv0").items == Cityscapes(root, "train").items
+    assert Cityscapes(root, "val_cv0").items == Cityscapes(root, "val").items
+    assert {"frankfurt", "lindau"} < {item.scene for item in Cityscapes(root, "train_cv2").items}
+
+
+def test_cityscapes_folds_of_few_cities(tmp_path):
+    root = layouts.cityscapes(tmp_path, ("aachen", "bonn", "ulm", "zurich"), "train")
+    layouts.cityscapes(root, ("lindau",), "val")
+    places = [{item.scene for item in Cityscapes(root, f"val_cv{k}").items} for k in range(3)]
+    assert places == [{"lindau"}, {"aachen"}, {"ulm"}]  # of five, at 0, 5 // 3 and 10 // 3
+
+
+def coarse(root, images="leftImg8bit", labels="gtCoarse"):
+    for city in ("augsburg", "wurzburg"):
+        stem = f"{city}_000000_000003"
+        layouts.write_image(root / images / "train_extra" / city / f"{stem}_leftImg8bit.png")
+        folder = root / labels / "train_extra" / city
+        layouts.write_label(folder / f"{stem}_gtCoarse_labelIds.png", layouts.striped([7, 33]))
+        layouts.write_image(folder / f"{stem}_gtCoarse_color.png")
+    return root
+
+
+@pytest.mark.parametrize(
+    ("images", "labels"),
+    [
+        ("leftImg8bit", "gtCoarse"),
+        ("leftImg8bit_trainextra/leftImg8bit", "gtCoarse/gtCoarse"),
+        ("leftImg8bit", "gtCoarse/gtCoarse"),
+    ],
+)
+def test_cityscapes_reads_coarse_annotations(tmp_path, images, labels):
+    dataset = Cityscapes(coarse(tmp_path, images, labels), "train_extra")
+    assert [item.scene for item in dataset.items] == ["augsburg", "wurzburg"]
+    assert row(dataset[0])[:2] == [0, 18]
+
+
+def test_cityscapes_may_lie_in_the_folders_of_its_archives(tmp_path):
+    layouts.cityscapes(tmp_path / "plain", ("bonn",))
+    layouts.cityscapes(tmp_path / "plain", ("lindau",), "val")
+    for kind in ("leftImg8bit", "gtFine"):
+        target = tmp_path / "kept" / f"{kind}_trainvaltest" / kind
+        target.parent.mkdir(parents=True)
+        (tmp_path / "plain" / kind).rename(target)
+    coarse(tmp_path / "kept", "leftImg8bit_trainextra/leftImg8bit", "gtCoarse/gtCoarse")
+    lengths = [len(Cityscapes(tmp_path / "kept", s)) for s in ("train", "val_cv0", "train_extra")]
+    assert lengths == [2, 2, 2]
+
+
+def test_cityscapes_without_coarse_annotations_shows_the_tree(tmp_path):
+    layouts.cityscapes(tmp_path)
+    with pytest.raises(ValueError, match="leftImg8bit/train_extra does not exist") as caught:
+        Cityscapes(tmp_path, "train_extra")
+    assert "gtCoarse/train_extra/augsburg/augsburg_000000_000000_gtCoarse" in str(caught.value)
+
+
 def test_acdc_named_splits_are_the_folders_val_and_train(tmp_path):
     root = layouts.acdc(tmp_path, archives=True)  # whose own name holds "train" and "val"
     for named, folder in (("relis_cal", "val"), ("relis_test", "train")):

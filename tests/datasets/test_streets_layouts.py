@@ -1,13 +1,26 @@
+import json
+
+import cv2
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from datasets.acdc import ACDC
 from datasets.cityscapes import Cityscapes
+from datasets.lost_and_found import LostAndFound
+from datasets.mapillary import Mapillary
+from datasets.road_anomaly import RoadAnomaly
+from datasets.smiyc import SMIYCAnomaly, SMIYCObstacle
 from datasets.streets import write_layout
+from datasets.streets.layouts import _MAPILLARY_NAMES
+from datasets.streets.look import CONDITIONS
+from datasets.streets.paints import Surface
 from datasets.streets.render import render
 from datasets.streets.towns import TOWNS
+from datasets.taxonomy import ROAD_LABEL_IDS
 from datasets.taxonomy import VOC as VOC_CLASSES
+from datasets.taxonomy_mapillary import MAPILLARY
 from datasets.voc import VOC
 
 SIZE = (64, 128)
@@ -88,3 +101,123 @@ def test_unknown_layout_and_no_images_are_refused(tmp_path):
         write_layout("kitti", tmp_path, images_per_split=1, size=SIZE)
     with pytest.raises(ValueError, match="images_per_split must be 1 or more, not 0"):
         write_layout("voc", tmp_path, images_per_split=0, size=SIZE)
+
+
+def ids_of(path):
+    with Image.open(path) as file:
+        return np.asarray(file)
+
+
+def strewn(split, index, condition="clear"):
+    return render(4, split, index, condition, SIZE, has_obstacles=True)
+
+
+def assert_ood(dataset, index, picture, known):
+    """The sample tells obstacles from known pixels as the picture does."""
+    ood = dataset[index]["ood"].numpy()
+    unknown = picture.label_ids == 40
+    assert unknown.any()
+    assert ((ood == 1) == unknown).all()
+    assert ((ood == 0) == known).all()
+    assert (dataset[index]["label"] == 255).all()
+
+
+def test_mapillary(tmp_path):
+    write_layout("mapillary", tmp_path, images_per_split=3, size=SIZE, seed=4)
+    for split, official in (("train", "train"), ("val", "val")):
+        loaded = Mapillary(tmp_path, split)
+        assert len(loaded) == 3
+        assert loaded[0]["image"].shape == (3, *SIZE)
+        for index in range(3):
+            picture, label = render(4, official, index, "clear", SIZE), loaded.read(index)[1]
+            for surface, name in ((7, "Road"), (23, "Sky"), (26, "Car"), (1, "Ego Vehicle")):
+                place = loaded.class_names.index(name)
+                assert ((label.numpy() == place) == (picture.label_ids == surface)).all()
+            assert ((label.numpy() == 255) == (picture.label_ids == 4)).all()
+    config = json.loads((tmp_path / "config.json").read_text())
+    assert len(config["labels"]) == 66
+    assert config["labels"][13]["readable"] == "Road"
+    assert config["labels"][13]["color"] == [128, 64, 128]
+    with Image.open(tmp_path / "training/labels/streets_train_000000.png") as file:
+        assert file.mode == "P"
+        assert file.getpalette()[3 * 13 : 3 * 14] == [128, 64, 128]
+
+
+def test_every_class_of_streets_is_one_of_mapillary():
+    names = {entry.name for entry in MAPILLARY}
+    assert set(_MAPILLARY_NAMES.values()) <= names
+    assert set(Surface) - set(_MAPILLARY_NAMES) == {Surface.STATIC, Surface.OBSTACLE}
+    assert {*ROAD_LABEL_IDS} <= {int(surface) for surface in _MAPILLARY_NAMES}
+
+
+def test_lost_and_found(tmp_path):
+    write_layout("lost_and_found", tmp_path, images_per_split=3, size=SIZE, seed=4)
+    for split in ("train", "test"):
+        loaded = LostAndFound(tmp_path, split)
+        assert len(loaded) == 3
+        for item in loaded.items:
+            index = int(item.id.split("_")[-2])
+            picture = strewn(split, index)
+            place = loaded.items.index(item)
+            assert (loaded.read(place)[0].numpy() == picture.image).all()
+            assert_ood(loaded, place, picture, picture.label_ids == 7)
+        by_label_ids = LostAndFound(tmp_path, split, ood_ids=(2,))
+        for place in range(3):
+            assert torch.equal(by_label_ids[place]["ood"], loaded[place]["ood"])
+
+
+def test_hazards_of_lost_and_found_have_ids_of_their_own(tmp_path):
+    write_layout("lost_and_found", tmp_path, images_per_split=4, size=SIZE, seed=4)
+    found = set()
+    for path in sorted(tmp_path.glob("gtCoarse/*/*/*_labelIds.png")):
+        ids = ids_of(path)
+        train_ids = ids_of(path.with_name(path.name.replace("labelIds", "labelTrainIds")))
+        hazards = (ids >= 2) & (ids <= 30)
+        count = cv2.connectedComponents(hazards.astype(np.uint8), connectivity=8)[0] - 1
+        assert set(ids[hazards]) == set(range(2, 2 + count))
+        assert ((train_ids == 2) == hazards).all()
+        assert ((train_ids == 1) == (ids == 1)).all()
+        assert ((train_ids == 0) == (ids == 33)).all()
+        assert ((train_ids == 255) == (ids == 0)).all()
+        found |= set(train_ids.ravel().tolist())
+    assert found == {0, 1, 2, 255}
+
+
+@pytest.mark.parametrize(("layout", "value"), [("road_anomaly", 2), ("road_anomaly_repackaged", 1)])
+def test_road_anomaly(tmp_path, layout, value):
+    write_layout(layout, tmp_path, images_per_split=3, size=SIZE, seed=4)
+    loaded = RoadAnomaly(tmp_path, "test")
+    assert len(loaded) == 3
+    for index, item in enumerate(loaded.items):
+        picture = strewn("test", index)
+        assert set(np.unique(ids_of(item.label))) == {0, value}
+        assert_ood(loaded, index, picture, picture.label_ids != 40)
+        with Image.open(item.image) as file:
+            assert file.format == "JPEG"
+    frames = tmp_path / "frame_list.json"
+    if layout == "road_anomaly":
+        listed = json.loads(frames.read_text())
+        assert listed == [f"obstacles0{i}_streets.jpg" for i in range(3)]
+    else:
+        assert not frames.exists()
+        assert (tmp_path / "original/obstacles02_streets.jpg").is_file()
+
+
+def test_smiyc(tmp_path):
+    for kind, name in ((SMIYCAnomaly, "smiyc_anomaly"), (SMIYCObstacle, "smiyc_obstacle")):
+        root = tmp_path / name
+        write_layout(name, root, images_per_split=6, size=SIZE, seed=4)
+        loaded, labelled = kind(root, "val"), kind(root, "labelled")
+        assert len(list((root / "images").iterdir())) == 12
+        assert len(list((root / "labels_masks").iterdir())) == len(loaded) == len(labelled) == 6
+        for place, item in enumerate(loaded.items):
+            number = int(item.id.removeprefix("validation").strip("_"))
+            if kind is SMIYCAnomaly:
+                picture = strewn("val", number)
+                known = (picture.label_ids != 40) & (picture.label_ids != 1)
+            else:
+                picture = strewn("val", number - 1, CONDITIONS[(number - 1) % 5])
+                known = picture.label_ids == 7
+            assert_ood(loaded, place, picture, known)
+            difference = loaded.read(place)[0].numpy().astype(int) - picture.image
+            assert np.abs(difference).mean() < 9  # a JPEG file of the same picture

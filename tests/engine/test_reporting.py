@@ -5,7 +5,9 @@ import pytest
 from PIL import Image
 
 from engine.reporting import CAMVID_MINORITY, ROAD_MINORITY, add_report_flags, run_report
-from tests.utils.result_files import reliability_of, write_result
+from options import parse
+from tests.utils.result_files import reliability_of, search_of, write_result
+from utils.report.facts import IMPLIED
 
 FILES = ("report.txt", "report.csv", "report.tex", "report.html")
 UCE = "uncertainty_cross_entropy"
@@ -36,6 +38,11 @@ def test_the_minority_classes():
         "pole",
         "fence",
     }
+
+
+def test_what_older_results_are_taken_for_are_the_defaults():
+    defaults = vars(parse([]))
+    assert defaults | IMPLIED == defaults
 
 
 def test_a_report_is_printed_and_written(results, capsys):
@@ -138,3 +145,24 @@ def test_the_source_of_the_robustness_is_a_flag(reliability, capsys):
 def test_a_report_without_reliability_has_no_pictures(results):
     run_report(options(results))
     assert not list((results / "reports").rglob("*.png"))
+
+
+def test_searches_for_unknown_objects_are_reported_with_pictures(tmp_path, capsys):
+    for seed in (1, 2):
+        part = search_of(seed, ("abet", "odin+msp"))
+        write_result(
+            tmp_path / "results",
+            seed=seed,
+            tested_on="road_anomaly",
+            segmented=False,
+            reliability=part,
+        )
+    run_report(options(tmp_path))
+    folder = tmp_path / "reports" / "road_anomaly_val"
+    pictures = sorted(path.name for path in folder.glob("*.png"))
+    assert pictures == ["ood_histogram.png", "ood_roc_pr.png"]
+    assert "Unknown objects by score on road_anomaly val" in capsys.readouterr().out
+    assert "<svg" in (folder / "report.html").read_text().split("<h2>Unknown objects")[1]
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    run_report(options(tmp_path))
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before

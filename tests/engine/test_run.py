@@ -31,6 +31,8 @@ def flags(tmp_path, **changes):
         "backbone": None,
         "separable_conv": False,
         "dropout": 0.0,
+        "head": "linear",
+        "temperature": "none",
         "condition": None,
         "run_name": None,
         "mc_samples": None,

@@ -37,7 +37,13 @@ def prediction():
         * torch.tensor([8, 1.0])[None, :, None, None, None]
     )
     mean = members.log_softmax(2).logsumexp(0) - math.log(2)
-    return Prediction(mean, member_logits=members)
+    temperatures = 0.1 + 0.9 * torch.rand(2, 2, 1, *SIZE, generator=generator)
+    return Prediction(
+        mean,
+        member_logits=members,
+        temperature=temperatures.mean(0),
+        member_temperatures=temperatures,
+    )
 
 
 def write(folder, batch, prediction, *names, **more):
@@ -163,7 +169,7 @@ def test_the_panel_has_no_target_without_labels(tmp_path, batch, prediction):
 
 
 def test_many_scores_stand_in_rows(tmp_path, batch, prediction):
-    write(tmp_path, batch, prediction, *SCORES)
+    write(tmp_path, batch, prediction, *list(SCORES)[:8])
     panel = rgb(tmp_path / "city/first_uncertainty.png")
     assert panel.shape[1] == 4 * 320 + 3 * 6 + 2 * 15
     assert 3 * 240 < panel.shape[0] < 3 * 240 + 300

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from losses import LOSSES, build_loss
+from losses import LOSSES, LossSettings, build_loss
 from losses.cross_entropy import cross_entropy
 from losses.dice import hybrid_loss
 from losses.focal import focal_loss
@@ -14,6 +14,8 @@ def test_names_of_the_published_flag_and_their_divisors():
         "focal_loss": "all",
         "uncertainty_cross_entropy": "all",
         "uce": "all",
+        "image_weighted_cross_entropy": None,
+        "relaxed_boundary": None,
         "dice": None,
         "hybrid": "valid",
     }
@@ -28,9 +30,10 @@ def test_settings_reach_the_function(five_classes, two_classes, normalize):
     chosen = {} if normalize is None else {"normalize": normalize}
 
     def build(name):
-        return build_loss(
-            name, normalize=normalize, focal_gamma=2.0, focal_alpha=0.5, class_weights=class_weights
+        settings = LossSettings(
+            normalize=normalize, focal_gamma=2.0, focal_alpha=0.5, class_weights=class_weights
         )
+        return build_loss(name, settings)
 
     found = build("focal_loss")(logits, labels, weight)
     assert found == focal_loss(logits, labels, weight=weight, gamma=2.0, alpha=0.5, **chosen)
@@ -48,5 +51,5 @@ def test_mistakes_are_named():
         build_loss("tversky")
     with pytest.raises(ValueError, match="needs one weight for each class"):
         build_loss("class_weighted_cross_entropy")
-    with pytest.raises(ValueError, match="leave out --loss_normalize all"):
-        build_loss("dice", normalize="all")
+    with pytest.raises(ValueError, match="dice has its own divisor: leave out --loss_normalize"):
+        build_loss("dice", LossSettings(normalize="all"))

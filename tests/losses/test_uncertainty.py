@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from losses import LOSSES, build_loss
+from losses import LOSSES, LossSettings, build_loss
 from losses.cross_entropy import cross_entropy
 from losses.uncertainty import uce, uncertainty_cross_entropy
 
@@ -49,7 +49,7 @@ def test_alpha_is_the_exponent(five_classes, alpha):
     pixels = F.cross_entropy(logits, labels.long(), ignore_index=255, reduction="none")
     expected = ((1 + sigma) ** alpha * pixels).mean()
     torch.testing.assert_close(uce(logits, labels, uncertainty=sigma, alpha=alpha), expected)
-    built = build_loss("uce", alpha=alpha)(logits, labels, sigma)
+    built = build_loss("uce", LossSettings(alpha=alpha))(logits, labels, sigma)
     torch.testing.assert_close(built, expected)
     if alpha == 2:
         assert uce(logits, labels, uncertainty=sigma, alpha=2) == both(five_classes)

@@ -17,6 +17,8 @@ VARIANT = ForwardVariant("clipped", lambda predict, network, images: predict(ima
 CLIPPED = Score("clipped", doubt, variant=VARIANT)
 SETTINGS = MetricSettings(
     scores=[DOUBT],
+    ood_scores=[DOUBT],
+    thresholds={"doubt": 0.5},
     in_domain={("acdc", "fog")},
     per_scene=True,
     parity=True,
@@ -51,13 +53,18 @@ def test_every_metric_is_built_and_names_the_units_of_its_numbers(name, batch):
     if name == "image_ood":
         assert results["image_ood"]["doubt"]["against"]["all"]["images"] == 4
         return
+    if name == "meta_classification":
+        assert set(results) == {"total"}
+        assert set(results["total"][name]) == set(metric.units)
+        return
     assert set(leaves(results["total"])) <= {unit.split(".")[0] for unit in metric.units}
     assert set(results) == {"total", "condition", "scene"}
     assert results["total"]["intervals"]
 
 
 def test_scores_of_one_forward_variant_share_a_metric():
-    settings = MetricSettings(scores=[DOUBT, CLIPPED], in_domain={("acdc", "fog")})
+    both = [DOUBT, CLIPPED]
+    settings = MetricSettings(scores=both, ood_scores=both, in_domain={("acdc", "fog")})
     metrics = build_metrics(["calibration", "misclassification", "image_ood"], CLASSES, settings)
     names = ("calibration", "misclassification", "misclassification", "image_ood", "image_ood")
     assert [type(metric) for metric in metrics] == [METRICS[name] for name in names]

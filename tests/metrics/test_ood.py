@@ -1,16 +1,22 @@
 import logging
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from sklearn import metrics as sklearn
 
+from metrics.binned import binned_counts, published_statistics
 from metrics.bootstrap import Bootstrap
 from metrics.ood import OutOfDistribution
 from tests.metrics.conftest import CLASSES, make_batch, part
 from uncertainty.scores import SCORES
+from utils.types import Prediction, Score
 
 VOID = 255
+PUBLISHED = ("auroc_original", "fpr95_original", "aupr_original", "pixels_outside")
+RAW = Score("raw", lambda prediction: prediction.logits[:, 0])
+HALVED = replace(RAW, name="halved", published=lambda prediction: prediction.logits[:, 0] / 2)
 
 
 def unknown_objects(batch, prediction, seed=0):
@@ -65,12 +71,14 @@ def test_agrees_with_scikit_learn_for_every_score(images):
             assert one[key] == pytest.approx(100 * value, abs=1e-9)
             assert one[f"{key}_error_bound"] == 0
         assert one["f1_threshold"] == pytest.approx(thresholds[f1.argmax()])
+        assert one["tpr95_threshold"] == thresholds[recall[:-1] >= 0.95].max()
 
 
 def test_every_number_has_a_unit_and_is_plain(images):
     found = measure([images])["total"]["ood"]["msp"]
-    assert found.keys() == OutOfDistribution.units.keys()
+    assert found.keys() == OutOfDistribution.units.keys() - set(PUBLISHED)
     assert isinstance(found["f1_threshold"], float)
+    assert isinstance(found["tpr95_threshold"], float)
     assert len(found["histogram"]["edges"]) == 51
     assert sum(found["histogram"]["out"]) == found["ood_pixels"]
     assert sum(found["histogram"]["in"]) == found["pixels"] - found["ood_pixels"]
@@ -160,3 +168,82 @@ def test_intervals_hold_the_numbers(images):
 
 def test_no_image_gives_no_results():
     assert measure([]) == {}
+
+
+def tied_scores(seed):
+    """Whole numbers from -20 to 20 as scores, many of them tied; some pixels of neither kind."""
+    generator = torch.Generator().manual_seed(seed)
+    ood = (torch.rand(1, 40, 60, generator=generator) < 0.15).to(torch.uint8)
+    scores = (5 * torch.randn(ood.shape, generator=generator) + 4 * ood).round().clamp(-20, 20)
+    ood[torch.rand(ood.shape, generator=generator) < 0.1] = VOID
+    return scores, ood
+
+
+def by_raw_score(scores, ood):
+    batch = {"label": torch.zeros_like(ood), "ood": ood, "id": ["image"], "dataset": ["animals"]}
+    metric = OutOfDistribution(CLASSES, [RAW])
+    return measure([(batch, Prediction(scores[:, None]))], metric)["total"]["ood"]["raw"]
+
+
+RANKED = ("auroc", "aupr_out", "aupr_in", "fpr95", "f1")
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_tied_negative_and_great_scores_agree_with_scikit_learn(seed):
+    scores, ood = tied_scores(seed)
+    one = by_raw_score(scores, ood)
+    labels, values = ood[ood != VOID].numpy(), scores[ood != VOID].numpy()
+    fpr, tpr, thresholds = sklearn.roc_curve(labels, values, drop_intermediate=False)
+    first = np.argmax(tpr >= 0.95)
+    assert one["auroc"] == pytest.approx(100 * sklearn.roc_auc_score(labels, values), abs=1e-9)
+    precision = sklearn.average_precision_score(labels, values)
+    assert one["aupr_out"] == pytest.approx(100 * precision, abs=1e-9)
+    assert one["fpr95"] == pytest.approx(100 * fpr[first], abs=1e-9)
+    assert one["tpr95_threshold"] == thresholds[first]
+
+
+@pytest.mark.parametrize(
+    "rising", [lambda x: 10 * x - 500, lambda x: x**3, lambda x: -1 / (x + 100), torch.sigmoid]
+)
+def test_rising_functions_of_the_score_change_nothing(rising):
+    scores, ood = tied_scores(0)
+    scores = scores.clamp(-6, 6)  # where float32 tells the logistic function's values apart
+    one, other = by_raw_score(scores, ood), by_raw_score(rising(scores), ood)
+    for name in RANKED:
+        assert other[name] == pytest.approx(one[name], abs=1e-9)
+    expected = rising(torch.tensor(one["tpr95_threshold"]))
+    assert other["tpr95_threshold"] == pytest.approx(float(expected), rel=1e-6)
+
+
+def test_the_negated_score_has_the_rest_of_the_area():
+    scores, ood = tied_scores(1)
+    one, other = by_raw_score(scores, ood), by_raw_score(-scores, ood)
+    assert other["auroc"] == pytest.approx(100 - one["auroc"], abs=1e-9)
+
+
+def test_with_parity_the_published_numbers_stand_beside(images):
+    metric = OutOfDistribution(CLASSES, [RAW, HALVED], parity=True)
+    found = measure([images], metric)["total"]["ood"]
+    assert found["raw"].keys() == OutOfDistribution.units.keys() - set(PUBLISHED)
+    assert found["halved"].keys() == OutOfDistribution.units.keys()
+    batch, prediction = images
+    expected = published_statistics(binned_counts(prediction.logits[:, 0] / 2, batch["ood"]))
+    assert {name: found["halved"][name] for name in PUBLISHED} == expected
+    assert expected["pixels_outside"]["in"] > 100
+    plain = measure([images], OutOfDistribution(CLASSES, [RAW, HALVED]))["total"]["ood"]["halved"]
+    assert plain == {name: value for name, value in found["halved"].items() if name in plain}
+
+
+@pytest.mark.parametrize("indices", [([0, 1, 2], [3, 4, 5]), ([5, 3], [1, 0], [4, 2])])
+def test_published_numbers_do_not_depend_on_batches(images, indices):
+    def measured(parts):
+        return measure(parts, OutOfDistribution(CLASSES, [HALVED], parity=True))
+
+    assert measured(split(images, *indices)) == measured([images])
+
+
+def test_published_numbers_have_intervals(images):
+    metric = OutOfDistribution(CLASSES, [HALVED], parity=True, bootstrap=Bootstrap(30))
+    total = measure([images], metric)["total"]
+    low, high = total["intervals"]["ood.halved.auroc_original"]
+    assert low < total["ood"]["halved"]["auroc_original"] < high

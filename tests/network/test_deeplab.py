@@ -10,8 +10,8 @@ from network.deeplab import (
     ImagePooling,
     SeparableConv2d,
     convert_to_separable_conv,
-    upsample_logits,
 )
+from network.heads import LinearHead
 
 CHANNELS = {"low_level": 6, "aux": 5, "out": 8}
 
@@ -46,9 +46,9 @@ def test_last_module_turns_penultimate_features_into_logits(head, size):
     penultimate = head.penultimate(inputs)
     assert penultimate.shape == (2, 256, *size)
     assert (penultimate >= 0).all()
-    torch.testing.assert_close(head(inputs), head.classifier[-1](penultimate))
-    head.classifier[-1] = nn.Conv2d(256, 7, 1)
-    assert head(inputs).shape == (2, 7, *size)
+    torch.testing.assert_close(head(inputs, size).logits, head.classifier[-1](penultimate))
+    head.classifier[-1] = LinearHead(256, 7)
+    assert head(inputs, (30, 20)).logits.shape == (2, 7, 30, 20)
 
 
 def test_low_level_channels_come_first():
@@ -82,7 +82,7 @@ def test_separable_conversion():
     convert_to_separable_conv(head)
     assert list(head.state_dict()) == keys
     inputs = {name: feature.double() for name, feature in features().items()}
-    assert head.eval()(inputs).shape == (2, 3, 13, 15)
+    assert head.eval()(inputs, (13, 15)).logits.shape == (2, 3, 13, 15)
 
 
 @pytest.mark.parametrize("bias", [True, False])
@@ -93,11 +93,3 @@ def test_separable_conv_keeps_geometry_and_bias(bias):
     x = torch.rand(1, 4, 9, 11)
     assert separable(x).shape == conv(x).shape
     assert all((part.bias is not None) == bias for part in separable.body)
-
-
-def test_upsampling_is_float32_at_least():
-    images = torch.empty(1, 3, 9, 7)
-    small = torch.rand(1, 2, 3, 2)
-    expected = F.interpolate(small.bfloat16().float(), (9, 7), mode="bilinear")
-    torch.testing.assert_close(upsample_logits(small.bfloat16(), images), expected)
-    assert upsample_logits(small.double(), images).dtype == torch.float64

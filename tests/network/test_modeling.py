@@ -202,7 +202,10 @@ def test_pretrained_by_default_in_upstream_functions(monkeypatch):
 
 
 def test_names():
-    assert len(FIXED) == 12
+    assert len(FIXED) == 13
+    assert [name for name in FIXED if name.endswith("wideresnet38")] == [
+        "deeplabv3plus_wideresnet38"
+    ]
     assert {name.split("_", 1)[1] for name in FIXED} == set(BACKBONES)
     assert describe("deeplabv3plus_mobilenet") == "DeepLabV3+ on MobileNetV2"
     assert "--backbone" in describe("deeplabv3plus_timm")

@@ -58,11 +58,13 @@ def write_result(
     calibrator=None,
     parts=None,
     image_ood=None,
+    segmented=True,
 ):
     """One file; scores from a generator seeded by the arguments unless ``iou`` is given.
 
     ``reliability`` is added to the whole, ``datasets`` are by name what is added to the data sets
-    of a joined test set; each scores 10 % less than the one before it.
+    of a joined test set; each scores 10 % less than the one before it. Without ``segmented`` the
+    whole holds nothing else, as that of a data set without class labels.
     """
     if counts is not None:
         total = [part.sum(0).astype(float) for part in counts]
@@ -84,7 +86,7 @@ def write_result(
         **({"member": list(members), "method": "ensemble"} if members else {}),
         **(training or {}),
     }
-    results = {"total": scores_of(iou, pixels) | (reliability or {})}
+    results = {"total": (scores_of(iou, pixels) if segmented else {}) | (reliability or {})}
     if datasets:
         results["dataset"] = {
             name: scores_of({c: v - 10 * index for c, v in iou.items()}, pixels // len(datasets))
@@ -213,7 +215,7 @@ def detection_of(uncertainty, event):
 
 def histogram_of(uncertainty, event, names):
     """The score of pixels without and with an event, by these names."""
-    edges = np.linspace(0, 1, 51)
+    edges = np.linspace(min(0, uncertainty.min()), max(1, uncertainty.max()), 51)
     counts = (np.histogram(uncertainty[chosen], edges)[0] for chosen in (~event, event))
     return {"edges": edges.tolist(), **{n: c.tolist() for n, c in zip(names, counts, strict=True)}}
 
@@ -255,8 +257,54 @@ def unknown_of(uncertainty, unknown):
         "aupr_in": 97.0,
         "f1": 50.0,
         "f1_threshold": 0.4,
+        "tpr95_threshold": float(np.quantile(uncertainty[unknown], 0.05)),
         "histogram": histogram_of(uncertainty, unknown, ("in", "out")),
     }
+
+
+def search_of(seed=1, scores=("abet",), *, quality=2.0, components=True, pixels=4000):
+    """``ood`` and ``components`` of made-up pixels by several scores, the first one the best."""
+    generator = np.random.default_rng([seed, round(100 * quality)])
+    unknown = generator.random(pixels) < 0.1
+    part = {"ood": {}}
+    for place, score in enumerate(scores):
+        uncertainty = generator.normal(0, 1, pixels) + quality / (1 + place) * unknown - 5
+        part["ood"][score] = unknown_of(uncertainty, unknown)
+    if components:
+        part["components"] = {
+            score: components_of(60 * quality / (1 + place) + seed)
+            for place, score in enumerate(scores)
+        }
+    return part
+
+
+def components_of(f1, threshold=-2.5):
+    """``components`` of one score."""
+    by_level = {"25": f1 / 2, "50": f1 / 3, "75": f1 / 4}
+    return {
+        "threshold": threshold,
+        "siou": f1 / 3,
+        "ppv": f1 / 5,
+        "f1": f1 / 4,
+        "gt_components": 12,
+        "predicted_components": 20,
+        "tp": {"25": 8, "50": 5, "75": 2},
+        "fn": {"25": 4, "50": 7, "75": 10},
+        "fp": {"25": 3, "50": 6, "75": 9},
+        "f1_at": by_level,
+    }
+
+
+META = {
+    "segments": 40,
+    "false_positives": 30,
+    "missed": 4,
+    "false_positives_after": 11,
+    "missed_after": 5,
+    "auroc": 88.0,
+    "aupr": 91.5,
+    "accuracy": 80.0,
+}
 
 
 def image_ood_of(*names):

@@ -13,9 +13,10 @@ from engine.reporting import CAMVID_MINORITY, NOT_TOLD_APART, OF_TRAINING, ROAD_
 from tests.utils.result_files import ROAD_NAMES, write_result
 from utils.report.analysis import Bootstrap, analyse
 from utils.report.content import MINORITY
+from utils.report.latex import as_latex, escape_latex
 from utils.report.page import as_html
 from utils.report.results import find_results, read_results
-from utils.report.text import as_csv, as_latex, as_text, escape_latex
+from utils.report.text import as_csv, as_text
 from utils.statistics import holm
 
 UCE = "uncertainty_cross_entropy"

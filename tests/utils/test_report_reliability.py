@@ -18,12 +18,14 @@ from tests.utils.result_files import (
 from utils.files import WriteError
 from utils.report import reliability_table, results_table, save_reliability_pictures
 from utils.report.analysis import analyse
-from utils.report.measures import blocks_of, numbers_of, parts_of
+from utils.report.latex import as_latex, escape_latex
+from utils.report.measures import blocks_of, numbers_of, parts_of, scores_in
 from utils.report.page import as_html
 from utils.report.reliability_layout import report_pictures
 from utils.report.reliability_panels import pooled_bins
 from utils.report.results import find_results, read_results
-from utils.report.text import as_csv, as_latex, as_text
+from utils.report.text import as_csv, as_text
+from utils.report.unknown_layout import unknown_pictures
 
 FITTED = {"dataset": "cityscapes", "split": "val", "images": 9}
 
@@ -85,9 +87,8 @@ def test_the_console_shows_the_numbers_with_units_and_intervals(joined):
     assert cells(errors, "acdc/fog") == [
         f"{found[name]:.2f}" for name in ("prr", "auroc", "aurc", "fpr95")
     ]
-    assert [line.split()[0] for line in unknown.splitlines()[4:] if line[0] != "-"] == [
-        "all",
-        "cityscapes",
+    assert [line.split()[0] for line in unknown.splitlines()[3:]] == [
+        *("all", "msp", "cityscapes", "msp")
     ]
     assert "cityscapes against" in images
     assert cells(images, "acdc") == ["8", "90.00", "87.00", "88.00", "40.00"]
@@ -140,14 +141,15 @@ def test_numbers_by_path_hold_neither_counts_nor_curves():
     assert [block.prefix for block in blocks_of([numbers])] == [
         "calibration",
         "misclassification.msp",
-        "ood.msp",
     ]
+    assert scores_in(numbers) == ["msp"]
 
 
 def test_pictures_are_written_where_there_is_something_to_draw(joined, tmp_path):
     paths = save_reliability_pictures(joined, tmp_path / "new", "a network on two data sets")
     assert sorted(path.name for path in paths) == [
-        *("confidence_histogram_msp.png", "ood_histogram_msp.png", "ood_roc_pr_msp.png"),
+        *("confidence_histogram_msp.png", "ood_histogram.png", "ood_histogram_msp.png"),
+        *("ood_roc_pr.png", "ood_roc_pr_msp.png"),
         *("reliability_diagram.png", "risk_coverage_msp.png", "roc_pr_msp.png"),
     ]
     for path in paths:
@@ -204,7 +206,7 @@ def test_many_parts_are_cut_and_the_picture_says_so(tmp_path):
     named = {f"condition{index}": content for index in range(14)}
     titles = {name: figure.get_suptitle() for name, figure in reliability_figures(named, "a")}
     assert "(the first 12 of 14)" in titles["reliability_diagram"]
-    assert "(the first 8 of 14)" in " ".join(titles["risk_coverage_msp"].split())
+    assert "(the first 12 of 14)" in " ".join(titles["risk_coverage_msp"].split())
 
 
 def test_a_picture_that_cannot_be_written_names_its_path(joined, tmp_path):
@@ -296,9 +298,10 @@ def test_the_report_has_means_and_deviations_over_seeds(calibrated):
         line for line in text.split("Reliability\n===")[1].splitlines() if "calibrator off" in line
     )
     assert row.split("2  ", 1)[1].lstrip().startswith(cell)
-    for title in ("Calibration", "Misclassification by msp", "Out of distribution, pixels by msp"):
+    unknown = "Unknown objects by score on acdc val, %"
+    for title in ("Calibration", "Misclassification by msp", unknown):
         assert f"\n{title}\n" in text
-        assert title in as_latex(report)
+        assert escape_latex(title) in as_latex(report)
         assert f"<h3>{title}</h3>" in as_html(report)
     rows = list(csv.DictReader(io.StringIO(as_csv(report))))
     (found,) = [r for r in rows if r["metric"] == "calibration.ece" and r["group"].endswith(" off")]
@@ -413,7 +416,7 @@ def test_the_folder_of_a_part_does_not_part_a_group(tmp_path):
 
 def test_the_page_shows_the_pictures_of_the_groups(calibrated):
     report = analyse(rows_of(calibrated))
-    pictures = report_pictures(report)
+    pictures = [*report_pictures(report), *unknown_pictures(report)]
     assert [picture.name for picture in pictures] == [
         *("reliability_diagram", "risk_coverage_msp", "roc_pr_msp"),
         *("confidence_histogram_msp", "ood_roc_pr_msp", "ood_histogram_msp"),

@@ -7,10 +7,11 @@ import pytest
 from engine.reporting import NOT_TOLD_APART, OF_TRAINING
 from tests.utils.result_files import ROAD_NAMES, write_result
 from utils.report.analysis import analyse
+from utils.report.latex import as_latex
 from utils.report.page import as_html
 from utils.report.reliability_layout import report_pictures
 from utils.report.results import find_results, read_results
-from utils.report.text import as_csv, as_latex, as_text
+from utils.report.text import as_csv, as_text
 
 # mIoU and ECE, by model and test set.
 NUMBERS = {

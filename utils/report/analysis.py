@@ -29,6 +29,7 @@ from utils.report.notes import find_warnings, make_notes
 from utils.report.paper import published
 from utils.report.results import Result
 from utils.report.robustness import relative_errors
+from utils.report.unknown import unknown_objects
 from utils.statistics import (
     Floats,
     Summary,
@@ -106,10 +107,11 @@ def analyse(
     groups = group_results(
         [with_minority_mean(result, families[result.classes]) for result in results]
     )
-    pairs, notes = pair_with_baselines(groups, baseline)
+    segmented = [group for group in groups if group.results[0].scores]
+    pairs, notes = pair_with_baselines(segmented, baseline)
     sections = []
     compared = {group.experiment for pair in pairs for group in pair}
-    for mine in _section_groups(groups, compared):
+    for mine in _section_groups(segmented, compared):
         classes = mine[0].results[0].classes
         family = families[classes]
         summaries = {group.label: summarise_group(group, bootstrap) for group in mine}
@@ -120,13 +122,18 @@ def analyse(
         ]
         title = _section_title(mine)
         sections.append(Section(title, classes, family, list(summaries.values()), comparisons))
-    robustness = relative_errors([s for section in sections for s in section.summaries], source)
-    return Report(
+    unsegmented = [summarise_group(g, bootstrap) for g in groups if not g.results[0].scores]
+    report = Report(
         data=_describe_data(groups),
         sections=sections,
         warnings=find_warnings(groups, sections),
-        notes=[*make_notes(sections, bootstrap.resamples, bootstrap.seed), *notes],
-        robustness=robustness,
+        notes=[*make_notes(sections, unsegmented, bootstrap.resamples, bootstrap.seed), *notes],
+        unsegmented=unsegmented,
+    )
+    return replace(
+        report,
+        robustness=relative_errors(report.segmented, source),
+        unknown=unknown_objects(report.summaries),
     )
 
 
@@ -148,7 +155,7 @@ def _describe_data(groups: Sequence[Group]) -> list[str]:
 
 def with_minority_mean(result: Result, family: Sequence[str]) -> Result:
     """The row with the mean IoU of the tested classes that occur, where these are not all."""
-    if not 1 < len(family) < len(result.classes):
+    if not (result.scores and 1 < len(family) < len(result.classes)):
         return result
     values = [value for value in map(result.scores.get, family) if value is not None]
     mean = sum(values) / len(values) if values else None

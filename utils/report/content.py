@@ -85,6 +85,36 @@ class Robustness:
 
 
 @dataclass(frozen=True)
+class Search:
+    """A network, or several seeds of one, that searched for unknown objects.
+
+    Attributes:
+        network: its label, without the test set.
+        tests: what it found, by test set.
+        validation: the test set of the mean IoU, empty if none of the results has one.
+        miou: of the same checkpoints there, in percent.
+    """
+
+    network: str
+    tests: dict[str, GroupSummary]
+    validation: str
+    miou: Summary
+
+
+@dataclass(frozen=True)
+class UnknownObjects:
+    """How well networks find unknown objects on every test set that has some.
+
+    Attributes:
+        tests: the test sets, in words.
+        searches: one for each network.
+    """
+
+    tests: tuple[str, ...]
+    searches: list[Search]
+
+
+@dataclass(frozen=True)
 class Comparison:
     """A method against its baseline.
 
@@ -145,16 +175,25 @@ class Report:
         sections: groups that belong together.
         warnings: what makes numbers less sure than they look.
         notes: what the numbers mean.
+        unsegmented: groups of tests that know no classes, only unknown objects.
         robustness: errors relative to the best on a source; None where no model has several tests.
+        unknown: what was found of unknown objects; None where nothing was searched for any.
     """
 
     data: list[str]
     sections: list[Section]
     warnings: list[str]
     notes: list[str]
+    unsegmented: list[GroupSummary]
     robustness: Robustness | None = None
+    unknown: UnknownObjects | None = None
+
+    @property
+    def segmented(self) -> list[GroupSummary]:
+        """The groups of all sections."""
+        return [summary for section in self.sections for summary in section.summaries]
 
     @property
     def summaries(self) -> list[GroupSummary]:
-        """The groups of all sections."""
-        return [summary for section in self.sections for summary in section.summaries]
+        """All groups."""
+        return [*self.segmented, *self.unsegmented]

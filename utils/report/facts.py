@@ -16,7 +16,16 @@ PUBLISHED_NAME = re.compile(
 )
 KIND = re.compile(r"^(best|latest)_")
 MOST_NAMES = 3  # of scenes, in the name of a test set
-IMPLIED = {"ece_bins": 15, "pavpu_patch": 4}  # what older files, which lack them, were made with
+IMPLIED = {  # what older files, which lack them, were made with
+    **{"ece_bins": 15, "pavpu_patch": 4},
+    **{"head": "linear", "temperature": "none", "temperature_floor": 1e-3},
+    **{"wt_bound": 1.0, "border_window": 1, "boundary_weight": 2.0, "loss_reduction": "mean"},
+    **{"rlx_off_epoch": -1, "rescale": 1.0, "repoly": 1.5},
+    **{"class_uniform_tile": 1024, "blur": "none", "scale_filter": "bilinear"},
+    **{"score_norm": "none", "odin_epsilon": 0.002},
+    **{"react_percentile": 90.0, "dice_percentile": 90.0},
+}
+OF_HEAD = ("head", "temperature", "temperature_floor")  # a network's, which a test is told, too
 LOSS_SAYS_ALL = ("supervised", "ensemble")  # methods that need no name beside the loss
 
 
@@ -27,7 +36,8 @@ class Facts:
     Attributes:
         model: with the models of its members.
         part: the member's name, empty for the whole.
-        method: the loss, after the method where that says more.
+        method: the loss, after the method where that says more, and a class head that is not
+            the usual one.
         trained_on: data set, split unless it is train, condition.
         tested_on: data set, split, condition.
         kind: ``best`` or ``latest`` checkpoint, or empty.
@@ -122,14 +132,16 @@ def significant(flags: Mapping[str, Any], ignored: frozenset[str] | set[str]) ->
 
 
 def training_flags(checkpoint: Mapping[str, Any], opts: Mapping[str, Any]) -> dict[str, Any]:
-    """The flags of the training; of a checkpoint that has none what its name tells."""
+    """The flags of the training; of a checkpoint that has none what its name and the test tell."""
     if checkpoint.get("opts"):
         return dict(checkpoint["opts"])
+    told = {name: opts[name] for name in OF_HEAD if name in opts}
     stem = KIND.sub("", Path(checkpoint["path"]).stem)
     match = PUBLISHED_NAME.fullmatch(stem)
     if match is None:
-        return {"model": opts.get("model"), "name": stem}
+        return {"model": opts.get("model"), "name": stem, **told}
     found: dict[str, Any] = {name: value for name, value in match.groupdict().items() if value}
+    found |= told
     seed = found.pop("seed", None)
     return {**found, "random_seed": int(seed)} if seed else found
 
@@ -154,10 +166,20 @@ def shorten(model: str) -> str:
 
 
 def method_of(flags: Mapping[str, Any]) -> str:
-    """The loss, after the method where the loss alone does not describe the training."""
+    """The loss, after the method where the loss alone does not describe the training.
+
+    A class head other than the linear one without a temperature follows.
+    """
     method, loss = flags.get("method"), flags.get("loss_type")
     own = method if method not in (None, *LOSS_SAYS_ALL) else None
-    return words(own, loss) or "loss not recorded"
+    head, temperature = (flags.get(name, IMPLIED[name]) for name in ("head", "temperature"))
+    return ", ".join(
+        [
+            words(own, loss) or "loss not recorded",
+            *([head] if head != IMPLIED["head"] else []),
+            *([f"{temperature} temperature"] if temperature != IMPLIED["temperature"] else []),
+        ]
+    )
 
 
 def trained_on(flags: Mapping[str, Any]) -> str:

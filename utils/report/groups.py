@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from utils.report.facts import Facts, shorten
+from utils.report.facts import IMPLIED, Facts, shorten
 from utils.report.results import Result
 
 BASELINE = "cross_entropy"
@@ -19,7 +19,7 @@ NUMBERED = re.compile(r"-\d+$")
 FACT_FLAGS = frozenset(
     {
         *("model", "member", "num_models", "backbone", "dataset", "condition", "loss_type"),
-        *("method", "train_split", "val_split"),
+        *("method", "train_split", "val_split", "head", "temperature"),
     }
 )
 
@@ -58,6 +58,13 @@ class Group:
     def subset(self) -> str:
         """A data set or condition of a test set that has several; empty for the whole test set."""
         return self.results[0].subset
+
+    @property
+    def of_one_dataset(self) -> bool:
+        """Whether it is no member, no condition and not several data sets together."""
+        first = self.results[0]
+        whole = self.subset in ("", first.dataset) and not first.joined
+        return whole and not self.facts.part
 
     @property
     def detailed(self) -> bool:
@@ -153,7 +160,7 @@ def refuse_incomparable(first: Result, second: Result) -> None:
         ("pixels", "the labels were scored at another size (--eval_size)"),
     ):
         mine, theirs = getattr(first, what), getattr(second, what)
-        if mine != theirs:
+        if mine != theirs and None not in (mine, theirs):
             shown = f" ({mine:,} and {theirs:,} labelled pixels)" if what == "pixels" else ""
             raise ValueError(
                 f"{first.path} and {second.path} are not comparable: {advice}{shown};"
@@ -182,7 +189,7 @@ def make_labels(rows: Sequence[Result]) -> list[str]:
             flags = differing_flags([rows[index] for index in alike])
             for index in alike:
                 own = rows[index].flags
-                texts = [f"{name} {format_flag(own.get(name))}" for name in flags]
+                texts = [f"{name} {format_flag(own, name)}" for name in flags]
                 labels[index] = ", ".join([label, *texts])
     return labels
 
@@ -211,8 +218,9 @@ def differing_flags(rows: Sequence[Result], *, facts: bool = False) -> list[str]
     ]
 
 
-def format_flag(value: object) -> str:
-    """A flag's value as it is typed; an unset one is ``off``."""
+def format_flag(flags: Mapping[str, object], name: str) -> str:
+    """A flag's value as it is typed; an unset one is its usual value or ``off``."""
+    value = flags.get(name, IMPLIED.get(name.removeprefix("test ")))
     if value is None:
         return "off"
     if value is True:

@@ -88,7 +88,7 @@ def overview_tables(report: Report, *, members: bool = False) -> list[Table]:
         members: of the members of ensembles instead of everything else.
     """
     summaries: dict[str, list[GroupSummary]] = {}
-    for summary in report.summaries:
+    for summary in report.segmented:
         if bool(summary.group.facts.part) == members:
             summaries.setdefault(summary.group.data, []).append(summary)
     compared = {
@@ -249,7 +249,7 @@ def changed_flags(entry: Comparison) -> str:
     """The flags in which a method differs from its baseline."""
     first, second = entry.baseline.group.results[0], entry.method.group.results[0]
     return "; ".join(
-        f"{name}: {format_flag(first.flags.get(name))} -> {format_flag(second.flags.get(name))}"
+        f"{name}: {format_flag(first.flags, name)} -> {format_flag(second.flags, name)}"
         for name in differing_flags([first, second], facts=True)
     )
 
@@ -263,7 +263,7 @@ def flags_table(summaries: Sequence[GroupSummary]) -> Table:
         "Flags that differ between the groups",
         ["", *names],
         [
-            [group.label, *(format_flag(row.flags.get(name)) for name in names)]
+            [group.label, *(format_flag(row.flags, name) for name in names)]
             for group, row in zip(groups, rows, strict=True)
             if names
         ],

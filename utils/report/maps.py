@@ -1,4 +1,4 @@
-"""Maps of uncertainty that tests left beside their results, as pictures of a report."""
+"""Maps that tests left beside their results, as pictures of a report."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ from utils.log import logger
 from utils.report.content import GroupSummary
 
 PANELS = "*_uncertainty*.png"  # image, target, prediction and scores, as --scores writes them
+MATRIX = "ood_matrix.png"  # images with unknown objects by scores
 MOST_GROUPS, MOST_IMAGES = 6, 2  # of a report, of a group: a page has to stay quick
-WIDTH = 1200  # pixels
+WIDTH, MATRIX_WIDTH = 1200, 2000  # pixels
 QUALITY = 82  # of JPEG
 
 
@@ -31,26 +32,46 @@ def map_pictures(summaries: Sequence[GroupSummary]) -> Iterator[MapPicture]:
 
     A file that is no picture is passed over with a line in the log.
     """
+    for label, folder, panels in _files(summaries, PANELS):
+        for path in panels[:MOST_IMAGES]:
+            name = path.relative_to(folder).as_posix().split("_uncertainty")[0]
+            jpeg = small_jpeg(path, WIDTH)
+            if jpeg is not None:
+                yield MapPicture(label, name, jpeg)
+
+
+def matrix_pictures(summaries: Sequence[GroupSummary]) -> Iterator[MapPicture]:
+    """Images with unknown objects by scores, of the first result of each group that has any.
+
+    A file that is no picture is passed over with a line in the log.
+    """
+    for label, _, sheets in _files(summaries, MATRIX):
+        jpeg = small_jpeg(sheets[0], MATRIX_WIDTH)
+        if jpeg is not None:
+            yield MapPicture(label, "images with unknown objects, by score", jpeg)
+
+
+def _files(
+    summaries: Sequence[GroupSummary], pattern: str
+) -> Iterator[tuple[str, Path, list[Path]]]:
+    """Of the first groups that have such files their label, their folder and the files."""
     shown = 0
     for summary in summaries:
         result = summary.group.results[0]
-        if result.subset or result.facts.part or shown == MOST_GROUPS:
-            continue
         folder = result.path.with_suffix("")
-        panels = sorted(folder.rglob(PANELS))[:MOST_IMAGES] if folder.is_dir() else []
-        for path in panels:
-            jpeg = small_jpeg(path)
-            if jpeg is not None:
-                name = path.relative_to(folder).as_posix().split("_uncertainty")[0]
-                yield MapPicture(summary.group.label, name, jpeg)
-        shown += bool(panels)
+        if result.subset or result.facts.part or not folder.is_dir():
+            continue
+        found = sorted(folder.rglob(pattern))
+        if found and shown < MOST_GROUPS:
+            shown += 1
+            yield summary.group.label, folder, found
 
 
-def small_jpeg(path: Path) -> bytes | None:
-    """A picture at most ``WIDTH`` pixels wide as JPEG, None for a damaged file."""
+def small_jpeg(path: Path, width: int) -> bytes | None:
+    """A picture at most so many pixels wide as JPEG, None for a damaged file."""
     try:
         with Image.open(path) as picture:
-            picture.thumbnail((WIDTH, WIDTH))
+            picture.thumbnail((width, width))
             buffer = io.BytesIO()
             picture.convert("RGB").save(buffer, "JPEG", quality=QUALITY)
     except (UnidentifiedImageError, OSError) as error:

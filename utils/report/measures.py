@@ -1,19 +1,22 @@
 """The reliability numbers of a result: where they stand and what they are called.
 
 A part of a result (the whole, a data set, a condition, a member) may hold ``calibration``,
-``misclassification``, ``pavpu`` and ``ood``, the last three by score; the whole also ``image_ood``.
+``misclassification``, ``pavpu``, ``ood`` and ``components``, the last four by score, and
+``meta_classification``; the whole also ``image_ood``.
 """
 
 from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-KINDS = ("calibration", "misclassification", "pavpu", "ood")
-COUNTS = frozenset({"pixels", "ood_pixels", "images", "patches"})
+BY_SCORE = ("ood", "components")  # of unknown objects: a table each, a row for each score
+META = "meta_classification"
+KINDS = ("calibration", "misclassification", "pavpu", *BY_SCORE, META)
+COUNTS = frozenset({"pixels", "ood_pixels", "images", "patches", "gt_components"})
 ORIGINAL = "_original"  # ends the names of variants as published
 
 
@@ -65,6 +68,27 @@ COLUMNS = {
         Column("aupr_in", "AUPR\nin, %"),
         Column("fpr95", "FPR95\n%"),
         Column("f1", "best F1\n%"),
+        Column("aupr_original", "original\nAUPR\nout, %"),
+    ),
+    "components": (
+        Column("f1", "F1*\n%"),
+        Column("siou", "mean sIoU\n%"),
+        Column("ppv", "mean PPV\n%"),
+        Column("gt_components", "unknown\nobjects", 0),
+        Column("tp.50", "found at\nsIoU 50 %", 0),
+        Column("predicted_components", "predicted\nobjects", 0),
+        Column("fp.50", "false at\nPPV 50 %", 0),
+        Column("threshold", "threshold\nof the score", 4),
+    ),
+    META: (
+        Column("segments", "segments", 0),
+        Column("false_positives", "false\nalarms", 0),
+        Column("false_positives_after", "after\nremoval", 0),
+        Column("missed", "missed\nobjects", 0),
+        Column("missed_after", "after\nremoval", 0),
+        Column("auroc", "AUROC\n%"),
+        Column("aupr", "AUPR\n%"),
+        Column("accuracy", "accuracy\n%"),
     ),
     "image_ood": (
         Column("auroc", "AUROC\n%"),
@@ -78,10 +102,12 @@ TITLES = {
     "misclassification": "Misclassification",
     "pavpu": "Accuracy and uncertainty of patches",
     "ood": "Out of distribution, pixels",
+    "components": "Out of distribution, objects",
+    META: "Meta classification of false alarms",
     "image_ood": "Out of distribution, images",
 }
-# Calibration has its numbers under its own name, the others one level deeper for each score.
-TABLES = re.compile(r"calibration|(?:misclassification|pavpu|ood)\.[^.]+|image_ood\.[^.]+\..+")
+# Some have their numbers under their own name, the others one level deeper for each score.
+TABLES = re.compile(rf"calibration|(?:misclassification|pavpu)\.[^.]+|{META}|image_ood\.[^.]+\..+")
 
 
 def conditions_of(results: Mapping[str, Any]) -> dict[str, Any]:
@@ -121,14 +147,18 @@ def parts_of(results: Mapping[str, Any], *, scenes: bool = False) -> dict[str, d
     }
 
 
-def numbers_of(part: Mapping[str, Any]) -> dict[str, float | None]:
+def numbers_of(part: Mapping[str, Any], *, counts: bool = False) -> dict[str, float | None]:
     """The reliability numbers of a part by dotted path such as ``calibration.ece``.
 
-    Neither counts nor curves; None for what is undefined.
+    No curves; None for what is undefined.
+
+    Args:
+        part: of a result.
+        counts: also how much there was, such as pixels.
     """
     found: dict[str, float | None] = {}
     for kind in KINDS:
-        _collect(part.get(kind, {}), kind, found)
+        _collect(part.get(kind, {}), kind, found, frozenset() if counts else COUNTS)
     return found
 
 
@@ -138,20 +168,24 @@ def image_numbers_of(results: Mapping[str, Any]) -> dict[str, float | None]:
     for score, content in results.get("image_ood", {}).items():
         for name, numbers in content["against"].items():
             path = f"image_ood.{score}.{content['in_domain']} against {name}"
-            _collect(numbers, path, found)
+            _collect(numbers, path, found, COUNTS)
     return found
 
 
-def _collect(content: Mapping[str, Any], path: str, found: dict[str, float | None]) -> None:
+def _collect(
+    content: Mapping[str, Any], path: str, found: dict[str, float | None], left_out: Set[str]
+) -> None:
     for name, value in content.items():
         if isinstance(value, Mapping):
-            _collect(value, f"{path}.{name}", found)
-        elif name not in COUNTS and (value is None or isinstance(value, int | float)):
+            _collect(value, f"{path}.{name}", found, left_out)
+        elif name not in left_out and (value is None or isinstance(value, int | float)):
             found[f"{path}.{name}"] = value
 
 
 def blocks_of(rows: Iterable[Iterable[str]]) -> list[Block]:
     """The tables that numbers fill, in a fixed order; rare columns only where they are.
+
+    What is of unknown objects and by score is left out: see ``BY_SCORE``.
 
     Args:
         rows: the dotted paths of every row's numbers.
@@ -163,14 +197,35 @@ def blocks_of(rows: Iterable[Iterable[str]]) -> list[Block]:
         for prefix in prefixes:
             if prefix.partition(".")[0] != kind or not TABLES.fullmatch(prefix):
                 continue
-            variants = (
-                column._replace(key=column.key + ORIGINAL, heading=f"original\n{column.heading}")
-                for column in usual
-            )
-            columns = tuple(c for c in (*usual, *variants) if f"{prefix}.{c.key}" in paths)
+            columns = tuple(c for c in with_variants(usual) if f"{prefix}.{c.key}" in paths)
             if columns:
                 blocks.append(Block(_title(prefix), prefix, columns))
     return blocks
+
+
+def with_variants(columns: Sequence[Column]) -> list[Column]:
+    """The columns, then those of their variants as published."""
+    variants = (
+        column._replace(key=column.key + ORIGINAL, heading=f"original\n{column.heading}")
+        for column in columns
+    )
+    return [*columns, *variants]
+
+
+def scores_in(numbers: Iterable[str], kinds: Collection[str] = BY_SCORE) -> list[str]:
+    """The scores that numbers of unknown objects are by, in their order.
+
+    Args:
+        numbers: dotted paths.
+        kinds: of the numbers.
+    """
+    found = (path.split(".") for path in numbers)
+    return list(dict.fromkeys(parts[1] for parts in found if parts[0] in kinds))
+
+
+def of_unknown(path: str) -> bool:
+    """Whether a number, by its dotted path, is of unknown objects."""
+    return path.partition(".")[0] in (*BY_SCORE, META)
 
 
 def mean_of(values: Iterable[float | None]) -> float | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from utils.report.content import CAPTIONS, IMAGES, MINORITY, NONE, SEEDS, Section
+from utils.report.content import CAPTIONS, IMAGES, MINORITY, NONE, SEEDS, GroupSummary, Section
 from utils.report.groups import Group
 from utils.report.paper import SOURCE
 
@@ -57,11 +57,14 @@ def _few_seeds(sections: Sequence[Section]) -> list[str]:
     return warnings
 
 
-def make_notes(sections: Sequence[Section], resamples: int, seed: int) -> list[str]:
+def make_notes(
+    sections: Sequence[Section], unsegmented: Sequence[GroupSummary], resamples: int, seed: int
+) -> list[str]:
     """What the numbers mean, in sentences.
 
     Args:
         sections: of the report.
+        unsegmented: groups that are in none of them.
         resamples: of the bootstrap over images.
         seed: of the bootstrap.
     """
@@ -69,11 +72,13 @@ def make_notes(sections: Sequence[Section], resamples: int, seed: int) -> list[s
     comparisons = [entry for section in sections for entry in section.comparisons]
     intervals = {summary.interval for summary in summaries}
     intervals |= {entry.interval for entry in comparisons}
-    notes = [
-        "All scores are in percent, differences in percentage points (method - baseline); classes"
-        " by their IoU. FreqW accuracy is the frequency-weighted one."
-    ]
-    if SEEDS in intervals:
+    notes = ["All scores are in percent."]
+    if sections:
+        notes = [
+            "All scores are in percent, differences in percentage points (method - baseline);"
+            " classes by their IoU. FreqW accuracy is the frequency-weighted one."
+        ]
+    if SEEDS in intervals | {summary.interval for summary in unsegmented}:
         notes.append(
             "± is the sample standard deviation over seeds (divisor n - 1); intervals are 95 %:"
             " Student's t for means, Welch's for differences."
@@ -110,7 +115,8 @@ def make_notes(sections: Sequence[Section], resamples: int, seed: int) -> list[s
             f"Of {subsets} and of members that share an architecture only the means are shown;"
             " their classes are in report.csv."
         )
-    results = [result for summary in summaries for result in summary.group.results]
+    everything = (*summaries, *unsegmented)
+    results = [result for summary in everything for result in summary.group.results]
     commits = sorted({result.commit[:7] for result in results if result.commit})
     if len(commits) > 1:
         notes.append(f"The results were made by different commits: {', '.join(commits)}.")

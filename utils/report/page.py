@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from html import escape
 
 from utils.report.content import Report, Section
@@ -18,15 +18,22 @@ from utils.report.layout import (
     overview_tables,
     runs_table,
 )
-from utils.report.maps import map_pictures
+from utils.report.maps import MapPicture, map_pictures, matrix_pictures
 from utils.report.plots import as_svg, forest_figure, seeds_figure
 from utils.report.reliability_layout import (
+    RELIABILITY,
     ROBUSTNESS,
     Picture,
     reliability_notes,
     reliability_tables,
     robustness_notes,
     robustness_table,
+)
+from utils.report.unknown_layout import (
+    UNKNOWN,
+    false_alarm_tables,
+    unknown_notes,
+    unknown_tables,
 )
 
 HTML_MARK = "<!doctype html><!-- SegDoubt report -->"
@@ -82,16 +89,17 @@ def as_html(report: Report, pictures: Sequence[Picture] = ()) -> str:
         f"<p>{data}</p>",
         *(f'<p class="warning">{escape(warning)}</p>' for warning in report.warnings),
     ]
-    body += _overview("Overview", overview_tables(report))
+    body += _tables("Overview", overview_tables(report))
     body += _robustness(report, pictures)
     body += _reliability(report, pictures)
-    body += _maps(report)
+    body += _unknown(report, pictures)
+    body += _maps(map_pictures(report.summaries), "Maps of uncertainty")
     left = MOST_PLOTS
     for section in report.sections:
         if section.shown:
             body += _section(section, left)
             left -= len(section.comparisons)
-    body += _overview("Members of the ensembles", overview_tables(report, members=True))
+    body += _tables("Members of the ensembles", overview_tables(report, members=True))
     if left < 0:
         body.append(f'<p class="quiet">Plots are drawn for {MOST_PLOTS} comparisons only.</p>')
     body.append(f"<h2>How to read this</h2><p>{PLOT_NOTE}</p>")
@@ -108,9 +116,11 @@ def as_html(report: Report, pictures: Sequence[Picture] = ()) -> str:
     )
 
 
-def _overview(title: str, tables: Sequence[Table]) -> Iterator[str]:
+def _tables(title: str, tables: Sequence[Table], notes: Sequence[str] = ()) -> Iterator[str]:
+    """A heading, notes and tables, nothing without tables."""
     if tables:
         yield f"<h2>{escape(title)}</h2>"
+        yield from (f"<p>{escape(note)}</p>" for note in notes)
     for table in tables:
         yield f"<h3>{escape(table.title)}</h3>{_table(table)}"
 
@@ -121,22 +131,31 @@ def _robustness(report: Report, pictures: Sequence[Picture]) -> Iterator[str]:
         return
     yield "<h2>Robustness</h2>"
     yield from (f"<p>{escape(note)}</p>" for note in robustness_notes(report.robustness))
-    yield from (_wide_svg(picture) for picture in pictures if picture.name == ROBUSTNESS)
+    yield from (_wide_svg(picture) for picture in pictures if picture.section == ROBUSTNESS)
     yield _table(robustness_table(report.robustness))
 
 
 def _reliability(report: Report, pictures: Sequence[Picture]) -> Iterator[str]:
     """Tables, then the pictures of each test set, if there are any."""
-    tables = reliability_tables(report)
-    if not tables:
+    yield from _tables("Reliability", reliability_tables(report), reliability_notes(report))
+    yield from _figures(pictures, RELIABILITY)
+
+
+def _unknown(report: Report, pictures: Sequence[Picture]) -> Iterator[str]:
+    """What was found of unknown objects, if anything was searched for any."""
+    if report.unknown is None:
         return
-    yield "<h2>Reliability</h2>"
-    yield from (f"<p>{escape(note)}</p>" for note in reliability_notes(report))
-    for table in tables:
-        yield f"<h3>{escape(table.title)}</h3>{_table(table)}"
+    tables = [*unknown_tables(report.unknown), *false_alarm_tables(report)]
+    yield from _tables("Unknown objects", tables, unknown_notes(report))
+    yield from _figures(pictures, UNKNOWN)
+    yield from _maps(matrix_pictures(report.summaries))
+
+
+def _figures(pictures: Sequence[Picture], section: str) -> Iterator[str]:
+    """The pictures of a section under their headings."""
     shown = ""
     for picture in pictures:
-        if picture.name == ROBUSTNESS:
+        if picture.section != section:
             continue
         if picture.heading != shown:
             shown = picture.heading
@@ -144,12 +163,12 @@ def _reliability(report: Report, pictures: Sequence[Picture]) -> Iterator[str]:
         yield _wide_svg(picture)
 
 
-def _maps(report: Report) -> Iterator[str]:
-    """Panels of maps of uncertainty, where tests wrote them."""
+def _maps(pictures: Iterable[MapPicture], title: str = "") -> Iterator[str]:
+    """Pictures that tests left beside their results, under their groups."""
     shown = ""
-    for picture in map_pictures(report.summaries):
-        if not shown:
-            yield "<h2>Maps of uncertainty</h2>"
+    for picture in pictures:
+        if title and not shown:
+            yield f"<h2>{escape(title)}</h2>"
         if picture.group != shown:
             shown = picture.group
             yield f"<h3>{escape(shown)}</h3>"

@@ -21,9 +21,10 @@ from utils.report.style import (
 )
 from utils.report.tables import number
 
-MOST_LINES = len(SAFE_HUES)  # in one pair of axes
+MOST_LINES = 12  # in one pair of axes
+MOST_IN_A_COLUMN = 4  # of a legend, where two fit beside each other
 LEGEND_LETTER = 0.078  # inches
-DASHES = ("-", "-", "-", "-", "--", "--", "--", "--")  # the second half differs in more than hue
+DASHES = ("-", "--", "-.")  # of every four lines: what comes later differs in more than hue
 
 Runs = Mapping[str, Sequence[Mapping[str, Any]]]
 
@@ -67,8 +68,10 @@ def roc_pr_figure(named: Runs, title: str, event: str, aupr: str) -> Any:
     shown, title = first_of(named, MOST_LINES, title)
     entries = {"AUROC": "auroc", "FPR95": "fpr95", "AUPR": aupr}
     texts = [_legend_text(name, runs, entries) for name, runs in shown.items()]
-    width = max(10.0, LEGEND_LETTER * max(map(len, texts)) + 0.8)
-    figure = new_figure(width, 4.6 + 0.22 * len(shown), title)
+    longest = LEGEND_LETTER * max(map(len, texts)) + 0.8
+    width = max(10.0, longest)
+    columns = 2 if len(shown) > MOST_IN_A_COLUMN and 2 * longest <= width else 1
+    figure = new_figure(width, 4.6 + 0.22 * -(-len(shown) // columns), title)
     roc, precision = figure.subplots(1, 2)
     style_axes(roc, "receiver operating characteristic")
     style_axes(precision, "precision and recall")
@@ -82,7 +85,7 @@ def roc_pr_figure(named: Runs, title: str, event: str, aupr: str) -> Any:
         _draw_lines(precision, place, curves, text)
     for axes in (roc, precision):
         axes.set(xlim=(0, 100), ylim=(0, 101), aspect="equal")
-    legend_below(figure, roc.get_legend_handles_labels()[0])
+    legend_below(figure, roc.get_legend_handles_labels()[0], columns)
     return figure
 
 
@@ -103,8 +106,8 @@ def _draw_lines(
         axes.plot(
             x,
             y,
-            color=SAFE_HUES[place],
-            linestyle=DASHES[place],
+            color=SAFE_HUES[place % len(SAFE_HUES)],
+            linestyle=DASHES[place // 4],
             linewidth=1.8 if len(curves) == 1 else 1.1,
             label=text if index == 0 else "_",
         )

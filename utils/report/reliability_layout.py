@@ -1,4 +1,7 @@
-"""The tables of reliability and robustness in a report, and which pictures go with them."""
+"""The tables of reliability and robustness in a report, and which pictures go with them.
+
+Those of unknown objects are in ``utils.report.unknown_layout``.
+"""
 
 from __future__ import annotations
 
@@ -8,14 +11,14 @@ from typing import Any, NamedTuple
 
 from utils.report.content import GroupSummary, Report, Robustness
 from utils.report.layout import Table, short_labels, spread
-from utils.report.measures import Block, blocks_of
+from utils.report.measures import Block, blocks_of, of_unknown
 from utils.report.reliability import reliability_figures
 from utils.report.tables import bracketed
 from utils.statistics import Summary
 
 MOST_TESTS = 3  # with pictures, so that a page of many conditions stays quick
-ROBUSTNESS = "robustness"  # the name of its picture
-UNKNOWN = Summary(None, None, 0)
+ROBUSTNESS, RELIABILITY = "robustness", "reliability"  # sections of a page
+UNMEASURED = Summary(None, None, 0)
 
 
 class Picture(NamedTuple):
@@ -26,16 +29,20 @@ class Picture(NamedTuple):
         heading: what it stands under.
         description: in words, for those who cannot see it.
         figure: of Matplotlib.
+        section: of the page.
     """
 
     name: str
     heading: str
     description: str
     figure: Any
+    section: str
 
 
 def reliability_tables(report: Report, *, intervals: bool = True) -> list[Table]:
     """A table for calibration and one for each score, every group a row under its test and model.
+
+    None of unknown objects.
 
     Args:
         report: all of it.
@@ -43,12 +50,20 @@ def reliability_tables(report: Report, *, intervals: bool = True) -> list[Table]
     """
     summaries = [summary for summary in report.summaries if summary.numbers]
     return [
-        _block_table(block, summaries, intervals=intervals)
+        block_table(block, summaries, intervals=intervals)
         for block in blocks_of(summary.numbers for summary in summaries)
+        if not of_unknown(block.prefix)
     ]
 
 
-def _block_table(block: Block, summaries: Sequence[GroupSummary], *, intervals: bool) -> Table:
+def block_table(block: Block, summaries: Sequence[GroupSummary], *, intervals: bool) -> Table:
+    """The numbers of a block, every group that has some a row under its test and model.
+
+    Args:
+        block: which numbers.
+        summaries: of the groups.
+        intervals: of single runs, in brackets beside the values.
+    """
     paths = [(f"{block.prefix}.{column.key}", column.digits) for column in block.columns]
     header = ["", "n", *(column.heading for column in block.columns)]
     mine = [s for s in summaries if any(path in s.numbers for path, _ in paths)]
@@ -63,7 +78,7 @@ def _block_table(block: Block, summaries: Sequence[GroupSummary], *, intervals: 
             for summary in alike:
                 count = len(summary.group.results)
                 cells = (
-                    _cell(summary.numbers.get(path, UNKNOWN), count, digits, intervals=intervals)
+                    cell(summary.numbers.get(path, UNMEASURED), count, digits, intervals=intervals)
                     for path, digits in paths
                 )
                 rows.append([f"    {labels[summary.group.label]}", str(count), *cells])
@@ -79,7 +94,7 @@ def _by(summaries: Sequence[GroupSummary], what: str) -> dict[str, list[GroupSum
     return found
 
 
-def _cell(found: Summary, count: int, digits: int, *, intervals: bool) -> str:
+def cell(found: Summary, count: int, digits: int, *, intervals: bool) -> str:
     """Mean ± deviation; of a single run the value with its interval."""
     text = spread(found, count, digits=digits)
     if not intervals or count > 1 or found.low is None:
@@ -120,7 +135,7 @@ def robustness_notes(robustness: Robustness) -> list[str]:
 
 def reliability_notes(report: Report) -> list[str]:
     """How to read the tables of reliability; none without any."""
-    if not any(summary.numbers for summary in report.summaries):
+    if not any(map(_reliable, report.summaries)):
         return []
     notes = [
         "ECE, KS, NLL, Brier, AURC and FPR95 are better the lower, PRR, AUROC and AUPR the higher."
@@ -145,23 +160,26 @@ def report_pictures(report: Report) -> list[Picture]:
         named: Mapping[str, Any] = {
             labels[group.label]: [result.content for result in group.results] for group in groups
         }
-        ending = f"_{_file_name(data)}" if len(tests) > 1 else ""
+        ending = f"_{file_name(data)}" if len(tests) > 1 else ""
         heading = data[:1].upper() + data[1:]
         for name, figure in reliability_figures(named, groups[0].facts.tested_on):
             description = f"{name.replace('_', ' ')}, {data}"
-            pictures.append(Picture(name + ending, heading, description, figure))
+            pictures.append(Picture(name + ending, heading, description, figure, RELIABILITY))
     return pictures
 
 
 def _shown_in_pictures(summary: GroupSummary) -> bool:
     """Whether a group has numbers and is no member, no condition and not several data sets."""
-    group = summary.group
-    first = group.results[0]
-    whole = group.subset in ("", first.dataset) and not first.joined
-    return bool(summary.numbers) and not group.facts.part and whole
+    return _reliable(summary) and summary.group.of_one_dataset
 
 
-def _file_name(text: str) -> str:
+def _reliable(summary: GroupSummary) -> bool:
+    """Whether there are numbers, not only of unknown objects."""
+    return not all(map(of_unknown, summary.numbers))
+
+
+def file_name(text: str) -> str:
+    """The words of a report as part of a file's name."""
     return re.sub(r"[^\w\-.]+", "_", text.replace("trained on ", "").replace("tested ", ""))
 
 
@@ -169,4 +187,5 @@ def _robustness_picture(robustness: Robustness) -> Iterator[Picture]:
     from utils.report.robustness_plot import robustness_figure  # Matplotlib is slow to import
 
     heading = f"Error relative to the best on {robustness.source}"
-    yield Picture(ROBUSTNESS, heading, heading, robustness_figure(robustness))
+    figure = robustness_figure(robustness)
+    yield Picture(ROBUSTNESS, heading, heading, figure, ROBUSTNESS)

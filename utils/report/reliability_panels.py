@@ -33,6 +33,9 @@ BLUE, ORANGE, PALE = "#0072b2", "#d55e00", "#a9cbe3"  # apart with any colour vi
 HATCHES = {BLUE: "\\\\\\\\", ORANGE: "////"}
 # Opaque: in an SVG the hatches of a translucent face vanish.
 TINTS = {BLUE: "#dcebf5", ORANGE: "#f9ddcc"}
+KIND_NAMES = {"in": "known", "out": "unknown"}
+THRESHOLD = "tpr95_threshold"
+THRESHOLD_LOOK: dict[str, Any] = {"color": INK, "linewidth": 1.2, "linestyle": "--"}
 LEAST_SHARE = 0.01  # percent, of the logarithmic axis of a histogram
 
 Runs = Mapping[str, Sequence[Mapping[str, Any]]]
@@ -155,14 +158,16 @@ def _gap_legend(figure: Any, columns: int) -> None:
     legend_below(figure, [Patch(facecolor=PALE, label="accuracy"), *gaps, line], columns)
 
 
-def histogram_figure(named: Runs, title: str, kinds: tuple[str, str], score: str) -> Any:
-    """How a score is spread over two kinds of pixels, one panel a name.
+def histogram_figure(named: Runs, title: str, kinds: tuple[str, str], axis: str) -> Any:
+    """How scores are spread over two kinds of pixels, one panel a name.
+
+    Where the runs say it (``tpr95_threshold``), a line is at the threshold that finds 95 %.
 
     Args:
         named: ``misclassification`` or ``ood`` by one score of the runs.
         title: above the figure.
         kinds: the two kinds as the histogram names them, the second the one to be found.
-        score: its name.
+        axis: what the score is and which way it goes.
     """
     shown, title = first_of(named, MOST_PANELS, title)
     columns, rows = _grid(len(shown))
@@ -175,11 +180,12 @@ def histogram_figure(named: Runs, title: str, kinds: tuple[str, str], score: str
         name, runs = list(shown.items())[place]
         style_axes(axes, _folded(name))
         _draw_histogram(axes, [run["histogram"] for run in runs], kinds)
-        first = place % columns == 0
-        label_axes(
-            axes, f"{score}, higher is less certain", "share of each kind, %" if first else ""
-        )
-    _kinds_legend(figure, kinds)
+        for run in runs:
+            if run.get(THRESHOLD) is not None:
+                axes.axvline(run[THRESHOLD], **THRESHOLD_LOOK)
+        label_axes(axes, axis, "share of each kind, %" if place % columns == 0 else "")
+    marked = any(run.get(THRESHOLD) is not None for runs in shown.values() for run in runs)
+    _kinds_legend(figure, kinds, marked=marked)
     return figure
 
 
@@ -218,14 +224,17 @@ def _look(hue: str) -> dict[str, Any]:
     return {"facecolor": "none", "edgecolor": hue, "hatch": HATCHES[hue]}
 
 
-def _kinds_legend(figure: Any, kinds: tuple[str, str]) -> None:
-    from matplotlib.patches import Patch  # slow to import
+def _kinds_legend(figure: Any, kinds: tuple[str, str], *, marked: bool) -> None:
+    from matplotlib.lines import Line2D  # slow to import
+    from matplotlib.patches import Patch
 
-    patches = [
-        Patch(**_look(hue), label=f"{kind} pixels")
+    marks: list[Any] = [
+        Patch(**_look(hue), label=f"{KIND_NAMES.get(kind, kind)} pixels")
         for kind, hue in zip(kinds, (BLUE, ORANGE), strict=True)
     ]
-    legend_below(figure, patches, columns=2)
+    if marked:
+        marks.append(Line2D((), (), **THRESHOLD_LOOK, label="95 % of the unknown found"))
+    legend_below(figure, marks, columns=len(marks))
 
 
 def _folded(name: str) -> str:

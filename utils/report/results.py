@@ -24,7 +24,7 @@ from utils.report.facts import (
     trained_on,
     training_flags,
 )
-from utils.report.measures import conditions_of, image_numbers_of, numbers_of
+from utils.report.measures import BY_SCORE, conditions_of, image_numbers_of, numbers_of
 from utils.report.tables import SCORES
 from utils.statistics import ImageCounts, iou_percent
 
@@ -45,9 +45,11 @@ class Result:
         step: of the checkpoint, None for several.
         commit: of the program that tested.
         fingerprint: of the test set.
-        pixels: labelled pixels scored.
+        pixels: labelled pixels scored, known and unknown ones where no classes are; None if they
+            are not recorded.
         classes: names in the order of the train ids.
-        scores: percent by class name, and by name of a mean (``miou`` ...); None if undefined.
+        scores: percent by class name, and by name of a mean (``miou`` ...); None if undefined;
+            empty for a test of unknown objects alone.
         numbers: of the reliability, by dotted path, see ``utils.report.measures``.
         content: what the file holds of this row, for pictures and intervals.
         joined: whether the test set is several data sets together.
@@ -65,7 +67,7 @@ class Result:
     step: int | None
     commit: str | None
     fingerprint: str
-    pixels: int
+    pixels: int | None
     classes: tuple[str, ...]
     scores: Mapping[str, float | None]
     numbers: Mapping[str, float | None]
@@ -81,7 +83,7 @@ class Result:
             ValueError: if that file is damaged or belongs to another result.
         """
         path = self.path.with_name(f"{self.path.stem}.images.npz")
-        if self.facts.part or self.subset or not path.is_file():
+        if self.facts.part or self.subset or not self.scores or not path.is_file():
             return None
         try:
             with np.load(path, allow_pickle=False) as file:
@@ -136,7 +138,8 @@ def read_results(path: Path, ignored: frozenset[str], training: frozenset[str]) 
         training: flags that change no score of a test, only that of a training.
 
     Raises:
-        ValueError: naming the file, if it cannot be read or is no result of a segmentation.
+        ValueError: naming the file, if it cannot be read or is neither the result of a
+            segmentation nor of a search for unknown objects.
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -147,7 +150,8 @@ def read_results(path: Path, ignored: frozenset[str], training: frozenset[str]) 
     except (KeyError, TypeError, AttributeError, IndexError) as error:
         what = f"no {error}" if isinstance(error, KeyError) else str(error)
         raise ValueError(
-            f"{path} is not a result of --test_only with the metric segmentation: {what}"
+            f"{path} is not a result of --test_only with the metric segmentation, ood or"
+            f" components: {what}"
         ) from None
 
 
@@ -159,6 +163,11 @@ class _Row(NamedTuple):
     dataset: str = ""  # of several
     condition: str = ""  # of several
 
+    @property
+    def whole(self) -> bool:
+        """Whether it is all of the file."""
+        return not (self.member or self.dataset or self.condition)
+
 
 def _rows(
     path: Path, content: dict[str, Any], ignored: frozenset[str], training: frozenset[str]
@@ -169,8 +178,12 @@ def _rows(
     seeds = [flags.get("random_seed") for flags in trained]
     classes = tuple(content["classes"])
     for row in _places(results):
+        segmented = "class_iou" in row.scores
+        if not segmented and not any(kind in row.scores for kind in BY_SCORE):
+            if row.whole:
+                raise KeyError("class_iou")
+            continue
         test = describe_test(content["dataset"], row.dataset, row.condition)
-        whole = not (row.member or row.dataset or row.condition)
         yield Result(
             path,
             Facts(
@@ -190,16 +203,26 @@ def _rows(
             checkpoint.get("step"),
             content.get("commit"),
             test.fingerprint,
-            row.scores["pixels"],
+            row.scores["pixels"] if segmented else _pixels_searched(row.scores),
             classes,
-            {
-                **{name: row.scores["class_iou"][name] for name in classes},
-                **{name: row.scores[name] for name in SCORES},
-            },
-            numbers_of(row.scores) | (image_numbers_of(results) if whole else {}),
+            _segmentation_of(row.scores, classes) if segmented else {},
+            numbers_of(row.scores) | (image_numbers_of(results) if row.whole else {}),
             row.scores,
             joined="dataset" in results and not row.dataset,
         )
+
+
+def _segmentation_of(scores: Mapping[str, Any], classes: Iterable[str]) -> dict[str, float | None]:
+    """IoU by class, then the means."""
+    return {
+        **{name: scores["class_iou"][name] for name in classes},
+        **{name: scores[name] for name in SCORES},
+    }
+
+
+def _pixels_searched(scores: Mapping[str, Any]) -> int | None:
+    """The pixels that were searched for unknown objects, None if only objects were counted."""
+    return next((int(found["pixels"]) for found in scores.get("ood", {}).values()), None)
 
 
 def _places(results: Mapping[str, Any]) -> Iterator[_Row]:

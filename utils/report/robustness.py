@@ -36,7 +36,7 @@ def relative_errors(summaries: Sequence[GroupSummary], source: str | None) -> Ro
         ValueError: if the source is none of the tests.
     """
     chosen = [s for s in summaries if not s.group.facts.part and not s.group.results[0].joined]
-    models = _by_model([summary.group for summary in chosen])
+    models = groups_by_model([summary.group for summary in chosen])
     by_group = {summary.group.label: summary for summary in chosen}
     if source is None and all(len(tested) < 2 for tested in models.values()):
         return None
@@ -87,7 +87,7 @@ def _relative(errors: Sequence[float], best: float | None) -> Summary:
     return summarise([error / best for error in errors] if best else [])
 
 
-def _by_model(groups: Sequence[Group]) -> dict[str, dict[str, Group]]:
+def groups_by_model(groups: Sequence[Group]) -> dict[str, dict[str, Group]]:
     """Each model's groups by test set, under a label that tells the models apart.
 
     A flag of the test tells models apart only where they were tested with both its values on one
@@ -169,7 +169,7 @@ def _words(test: str) -> int:
 
 def _warnings(points: Sequence[RobustnessPoint]) -> list[str]:
     """The test sets on which not all models were scored on the same pixels."""
-    pixels: dict[str, set[int]] = {}
+    pixels: dict[str, set[int | None]] = {}
     for point in points:
         pixels.setdefault(point.test, set()).add(point.summary.group.results[0].pixels)
     return [

@@ -6,12 +6,15 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from utils.report.measures import (
+    BY_SCORE,
     COLUMNS,
+    META,
     TITLES,
     Block,
     blocks_of,
     numbers_of,
     parts_of,
+    with_variants,
 )
 
 MISSING = "n/a"
@@ -107,14 +110,18 @@ def reliability_table(results: Mapping[str, Any]) -> str:
     """Calibration, misclassification and detection of the unknown as text, units in the headings.
 
     A row for the whole, each data set, condition, scene and member, with 95 % intervals where
-    the result has them; of image-level detection one for each data set that it is against.
+    the result has them; of unknown objects one for each score, under its part where there are
+    several; of image-level detection one for each data set that it is against.
 
     Args:
         results: what the metrics compute. Without any reliability in it the text is empty.
     """
     parts = parts_of(results, scenes=True)
     rows = {name: numbers for name, part in parts.items() if (numbers := numbers_of(part))}
-    tables = [_block_table(block, rows, parts) for block in blocks_of(rows.values())]
+    blocks = blocks_of(rows.values())
+    tables = [_block_table(block, rows, parts) for block in blocks if block.prefix != META]
+    tables += filter(None, (_score_table(kind, parts) for kind in BY_SCORE))
+    tables += [_block_table(block, rows, parts) for block in blocks if block.prefix == META]
     for score, content in results.get("image_ood", {}).items():
         columns = COLUMNS["image_ood"]
         tables.append(
@@ -146,6 +153,25 @@ def _block_table(
     title = block.title.replace(" by ", "\nby ").replace(", ", ",\n")
     rules = {1} if len(lines) > 1 and lines[0][0] == "all" else ()
     return format_table(lines, [title, *(column.heading for column in block.columns)], rules)
+
+
+def _score_table(kind: str, parts: Mapping[str, Any]) -> str:
+    """One table of unknown objects with a row for each score; empty where nothing has any."""
+    mine = {name: part for name, part in parts.items() if part.get(kind)}
+    numbers = {name: numbers_of(part, counts=True) for name, part in mine.items()}
+    known = {path.split(".", 2)[-1] for found in numbers.values() for path in found}
+    columns = [column for column in with_variants(COLUMNS[kind]) if column.key in known]
+    lines: list[list[str]] = []
+    for name, part in mine.items():
+        if len(mine) > 1:
+            lines.append([name, *[""] * len(columns)])
+        for score in part[kind]:
+            paths = ((f"{kind}.{score}.{column.key}", column.digits) for column in columns)
+            intervals = part.get("intervals", {})
+            cells = (_with_interval(numbers[name], intervals, *path) for path in paths)
+            lines.append([f"{'  ' * (len(mine) > 1)}{score}", *cells])
+    title = TITLES[kind].replace(", ", ",\n")
+    return format_table(lines, [title, *(c.heading for c in columns)]) if lines else ""
 
 
 def _with_interval(

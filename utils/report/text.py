@@ -1,4 +1,4 @@
-"""A report as plain text, as CSV and as LaTeX."""
+"""A report as plain text and as CSV."""
 
 from __future__ import annotations
 
@@ -34,29 +34,21 @@ from utils.report.reliability_layout import (
     robustness_table,
 )
 from utils.report.tables import format_table
+from utils.report.unknown_layout import (
+    false_alarm_tables,
+    unknown_notes,
+    unknown_tables,
+)
 from utils.statistics import Summary
 
 WIDTH = 100  # columns of a text report
 HEADING_WIDTH = 16  # of a column
-GROUPS_IN_A_LATEX_TABLE = 4
 COLUMNS = (
     *("group", "class", "metric", "mean", "std", "n", "low", "high", "interval", "baseline"),
     *("difference", "difference_low", "difference_high", "p", "p_holm", "paper"),
 )
 TEXT_MARK = "SegDoubt report: "
 CSV_MARK = ",".join(COLUMNS)
-LATEX_MARK = "% SegDoubt report"
-ESCAPES = str.maketrans(
-    {
-        **{character: f"\\{character}" for character in "&%$#_{}"},
-        "\\": r"\textbackslash{}",
-        "~": r"\textasciitilde{}",
-        "^": r"\textasciicircum{}",
-        "<": r"\textless{}",
-        ">": r"\textgreater{}",
-        "±": r"$\pm$",
-    }
-)
 
 
 def as_text(report: Report) -> str:
@@ -65,14 +57,13 @@ def as_text(report: Report) -> str:
     blocks = ["\n".join((TEXT_MARK + _counted(report), *data))]
     if report.warnings:
         blocks.append("\n".join(_wrapped(report.warnings, "WARNING: ")))
-    blocks += [_heading("Overview"), *map(_text_table, overview_tables(report))]
+    blocks += _text_tables("Overview", overview_tables(report))
     blocks += _text_reliability(report)
+    blocks += _text_unknown(report)
     for section in report.sections:
         if section.shown:
             blocks += _text_section(section)
-    members = overview_tables(report, members=True)
-    if members:
-        blocks += [_heading("Members of the ensembles"), *map(_text_table, members)]
+    blocks += _text_tables("Members of the ensembles", overview_tables(report, members=True))
     blocks += [_heading("How to read this"), "\n".join(_wrapped(report.notes, "- "))]
     blocks += [_heading("Results"), "\n".join(_runs(report.summaries))]
     return "\n\n".join(blocks) + "\n"
@@ -84,14 +75,42 @@ def _text_reliability(report: Report) -> Iterator[str]:
         yield _heading("Robustness")
         yield "\n".join(_wrapped(robustness_notes(report.robustness)))
         yield _text_table(robustness_table(report.robustness))
-    whole_tables = reliability_tables(report)
-    if whole_tables:
-        yield _heading("Reliability")
-        yield "\n".join(_wrapped(reliability_notes(report)))
-    for table, narrow in zip(
-        whole_tables, reliability_tables(report, intervals=False), strict=True
-    ):
-        yield _text_table(table if _fits(table) else narrow)
+    tables = _fitting(reliability_tables(report), reliability_tables(report, intervals=False))
+    yield from _text_tables("Reliability", tables, reliability_notes(report))
+
+
+def _text_unknown(report: Report) -> Iterator[str]:
+    """Unknown objects, in the first way to show them that fits the width."""
+    if report.unknown is None:
+        return
+    unknown = report.unknown
+    ways = [
+        unknown_tables(unknown),
+        unknown_tables(unknown, intervals=False),
+        unknown_tables(unknown, apart=True),
+        unknown_tables(unknown, apart=True, intervals=False),
+        unknown_tables(unknown, apart=True, intervals=False, digits=1),
+    ]
+    tables = next((tables for tables in ways if all(map(_fits, tables))), ways[-1])
+    tables += _fitting(false_alarm_tables(report), false_alarm_tables(report, intervals=False))
+    yield from _text_tables("Unknown objects", tables, unknown_notes(report))
+
+
+def _fitting(tables: Sequence[Table], narrower: Sequence[Table]) -> list[Table]:
+    """The tables, but the narrower ones where they do not fit the width."""
+    return [
+        table if _fits(table) else narrow for table, narrow in zip(tables, narrower, strict=True)
+    ]
+
+
+def _text_tables(title: str, tables: Sequence[Table], notes: Sequence[str] = ()) -> Iterator[str]:
+    """A heading, notes and tables, nothing without tables."""
+    if not tables:
+        return
+    yield _heading(title)
+    if notes:
+        yield "\n".join(_wrapped(notes))
+    yield from map(_text_table, tables)
 
 
 def _counted(report: Report) -> str:
@@ -141,11 +160,11 @@ def _fits(table: Table) -> bool:
 
 
 def _text_table(table: Table) -> str:
-    header = ["\n".join(_fold(heading)) for heading in table.header]
+    header = ["\n".join(fold(heading)) for heading in table.header]
     return f"{table.title}\n\n{format_table(table.rows, header, table.rules)}"
 
 
-def _fold(heading: str) -> list[str]:
+def fold(heading: str) -> list[str]:
     """Lines of a heading, broken at spaces and after underscores too where it is long."""
     lines = []
     for line in heading.split("\n"):
@@ -179,7 +198,7 @@ def _runs(summaries: Sequence[GroupSummary]) -> Iterator[str]:
 
 
 def as_csv(report: Report) -> str:
-    """One row for each group and score, in percent but for NLL, Brier score, thresholds and ratios.
+    """A row for each group and score: percent but for NLL, Brier score, thresholds, counts, ratios.
 
     Empty where there is no number.
     """
@@ -252,58 +271,3 @@ def _csv_row(summary: GroupSummary, entry: Comparison | None, name: str) -> dict
             "p_holm": found.p_holm,
         }
     return _rounded(row)
-
-
-def as_latex(report: Report) -> str:
-    r"""Tables for ``\usepackage{booktabs}``, one for each block of the report."""
-    tables = [_latex_table(table) for table in overview_tables(report)]
-    if report.robustness is not None:
-        tables.append(_latex_table(robustness_table(report.robustness)))
-    tables += map(_latex_table, reliability_tables(report))
-    for section in report.sections:
-        if not section.shown:
-            continue
-        for start in range(0, len(section.shown), GROUPS_IN_A_LATEX_TABLE):
-            part = section.shown[start : start + GROUPS_IN_A_LATEX_TABLE]
-            images = any(summary.interval == IMAGES for summary in part)
-            tables.append(_latex_table(means_table(section, part, intervals=images), section.title))
-        for entry in section.comparisons:
-            tables.append(_latex_table(comparison_table(section, entry), section.title))
-    notes = "\n".join(f"% {line}" for line in (*report.warnings, *report.notes))
-    return "\n\n".join((f"{LATEX_MARK}; needs \\usepackage{{booktabs}}", notes, *tables)) + "\n"
-
-
-def _latex_table(table: Table, context: str = "") -> str:
-    caption = f"{table.title} ({context})" if context else table.title
-    header = " & ".join(_latex_heading(heading) for heading in table.header)
-    rows = []
-    for place, row in enumerate(table.rows):
-        if place in table.rules:
-            rows.append(r"\midrule")
-        cells = [escape_latex(cell.lstrip()) for cell in row]
-        indent = r"\quad " * ((len(row[0]) - len(row[0].lstrip())) // 2)
-        rows.append(indent + " & ".join(cells) + r" \\")
-    lines = (
-        r"\begin{table}",
-        r"\centering",
-        rf"\caption{{{escape_latex(caption)}}}",
-        rf"\begin{{tabular}}{{l{'r' * (len(table.header) - 1)}}}",
-        r"\toprule",
-        header + r" \\",
-        r"\midrule",
-        *rows,
-        r"\bottomrule",
-        r"\end{tabular}",
-        r"\end{table}",
-    )
-    return "\n".join(lines)
-
-
-def _latex_heading(heading: str) -> str:
-    lines = r" \\ ".join(escape_latex(line) for line in _fold(heading))
-    return rf"\shortstack[r]{{{lines}}}"
-
-
-def escape_latex(text: str) -> str:
-    """Text with LaTeX's special characters escaped."""
-    return text.translate(ESCAPES)

@@ -1,0 +1,80 @@
+"""Names, colours and ids of Mapillary Vistas v1.1."""
+
+from __future__ import annotations
+
+from types import MappingProxyType
+
+from datasets.taxonomy import SegClass, same_ids
+from utils.types import IGNORE_INDEX
+
+MAPILLARY = (
+    SegClass("Bird", (165, 42, 42)),
+    SegClass("Ground Animal", (0, 192, 0)),
+    SegClass("Curb", (196, 196, 196)),
+    SegClass("Fence", (190, 153, 153)),
+    SegClass("Guard Rail", (180, 165, 180)),
+    SegClass("Barrier", (90, 120, 150)),
+    SegClass("Wall", (102, 102, 156)),
+    SegClass("Bike Lane", (128, 64, 255)),
+    SegClass("Crosswalk - Plain", (140, 140, 200)),
+    SegClass("Curb Cut", (170, 170, 170)),
+    SegClass("Parking", (250, 170, 160)),
+    SegClass("Pedestrian Area", (96, 96, 96)),
+    SegClass("Rail Track", (230, 150, 140)),
+    SegClass("Road", (128, 64, 128)),
+    SegClass("Service Lane", (110, 110, 110)),
+    SegClass("Sidewalk", (244, 35, 232)),
+    SegClass("Bridge", (150, 100, 100)),
+    SegClass("Building", (70, 70, 70)),
+    SegClass("Tunnel", (150, 120, 90)),
+    SegClass("Person", (220, 20, 60)),
+    SegClass("Bicyclist", (255, 0, 0)),
+    SegClass("Motorcyclist", (255, 0, 100)),
+    SegClass("Other Rider", (255, 0, 200)),
+    SegClass("Lane Marking - Crosswalk", (200, 128, 128)),
+    SegClass("Lane Marking - General", (255, 255, 255)),
+    SegClass("Mountain", (64, 170, 64)),
+    SegClass("Sand", (230, 160, 50)),
+    SegClass("Sky", (70, 130, 180)),
+    SegClass("Snow", (190, 255, 255)),
+    SegClass("Terrain", (152, 251, 152)),
+    SegClass("Vegetation", (107, 142, 35)),
+    SegClass("Water", (0, 170, 30)),
+    SegClass("Banner", (255, 255, 128)),
+    SegClass("Bench", (250, 0, 30)),
+    SegClass("Bike Rack", (100, 140, 180)),
+    SegClass("Billboard", (220, 220, 220)),
+    SegClass("Catch Basin", (220, 128, 128)),
+    SegClass("CCTV Camera", (222, 40, 40)),
+    SegClass("Fire Hydrant", (100, 170, 30)),
+    SegClass("Junction Box", (40, 40, 40)),
+    SegClass("Mailbox", (33, 33, 33)),
+    SegClass("Manhole", (100, 128, 160)),
+    SegClass("Phone Booth", (142, 0, 0)),
+    SegClass("Pothole", (70, 100, 150)),
+    SegClass("Street Light", (210, 170, 100)),
+    SegClass("Pole", (153, 153, 153)),
+    SegClass("Traffic Sign Frame", (128, 128, 128)),
+    SegClass("Utility Pole", (0, 0, 80)),
+    SegClass("Traffic Light", (250, 170, 30)),
+    SegClass("Traffic Sign (Back)", (192, 192, 192)),
+    SegClass("Traffic Sign (Front)", (220, 220, 0)),
+    SegClass("Trash Can", (140, 140, 20)),
+    SegClass("Bicycle", (119, 11, 32)),
+    SegClass("Boat", (150, 0, 255)),
+    SegClass("Bus", (0, 60, 100)),
+    SegClass("Car", (0, 0, 142)),
+    SegClass("Caravan", (0, 0, 90)),
+    SegClass("Motorcycle", (0, 0, 230)),
+    SegClass("On Rails", (0, 80, 100)),
+    SegClass("Other Vehicle", (128, 64, 64)),
+    SegClass("Trailer", (0, 0, 110)),
+    SegClass("Truck", (0, 0, 70)),
+    SegClass("Wheeled Slow", (0, 0, 192)),
+    SegClass("Car Mount", (32, 32, 32)),
+    SegClass("Ego Vehicle", (120, 10, 10)),
+)
+MAPILLARY_UNLABELLED = SegClass("Unlabeled", (0, 0, 0))  # the last label: no class
+
+# Label id -> train id.
+MAPILLARY_TRAIN_IDS = MappingProxyType({**same_ids(MAPILLARY), len(MAPILLARY): IGNORE_INDEX})
