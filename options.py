@@ -192,6 +192,7 @@ def add_eval_flags(group: _ArgumentGroup) -> None:
     add = group.add_argument
     add("--crop_val", action="store_true", help="same as --eval_size crop")
     add("--eval_size", choices=("crop", "native"), help="images and labels at this size")
+    add("--eval_centre", type=size, help="images to this height, the middle cut or padded")
     add("--infer_size", type=size, help="what the network sees; scores stay at the label's size")
     add("--infer_fit", type=size, help="the same, but keep the aspect: the largest that fits in")
     add("--val_batch_size", type=at_least(1), default=4)

@@ -91,7 +91,8 @@ def evaluation_data(opts: Namespace) -> SegDataset:
     Raises:
         ValueError: as ``data_set`` and ``build_parts`` do.
     """
-    transform = eval_transform(opts.crop_size if opts.eval_size == "crop" else None)
+    stretched = opts.crop_size if opts.eval_size == "crop" else None
+    transform = eval_transform(stretched, opts.eval_centre)
     corruption = parse_corruption(opts.corruption) if opts.corruption else None
     if not opts.eval_on:
         return data_set(

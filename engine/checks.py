@@ -127,7 +127,9 @@ def check_unknown_objects(opts: Namespace) -> Iterable[str]:
         if flag in opts.typed and "components" not in opts.metrics:
             yield f"--{flag} concerns the metric components: add it to --metrics"
     if opts.ood_score and not set(OOD_METRICS) & set(opts.metrics):
-        yield "--ood_score names what --metrics ood, components or image_ood judge: add one of them"
+        if "metrics" in opts.typed:
+            yield "--ood_score names what the metrics ood, components and image_ood judge: add one"
+        opts.metrics = [*opts.metrics, "ood"]
 
 
 def check_evaluated_images(opts: Namespace) -> Iterable[str]:
@@ -193,6 +195,8 @@ def check_data_flags(opts: Namespace) -> Iterable[str]:
     """Problems with the flags about data."""
     if opts.crop_val and opts.eval_size == "native":
         yield "--crop_val means --eval_size crop, but --eval_size is native; drop one"
+    if opts.eval_centre and (opts.crop_val or opts.eval_size == "crop"):
+        yield "--eval_centre and --eval_size crop both say which size images have; give one"
     opts.eval_size = opts.eval_size or ("crop" if opts.crop_val else "native")
     if opts.infer_size and opts.infer_fit:
         yield "--infer_size and --infer_fit both say what the network sees; give one"

@@ -32,7 +32,7 @@ FIXED_BY_CHECKPOINT = (
 NETWORK_FLAGS = (*FIXED_BY_CHECKPOINT, "output_stride", "dropout")
 DATA_FLAGS = (
     *("data_root", "year", "condition", "val_split", "crop_size"),
-    *("eval_size", "infer_size", "infer_fit", "sliding_window", "window_overlap"),
+    *("eval_size", "eval_centre", "infer_size", "infer_fit", "sliding_window", "window_overlap"),
 )
 PUBLISHED_NAME = re.compile(r"(?:best|latest)_(?P<model>.+)_(?P<dataset>[^_]+)_os(?P<stride>8|16)")
 

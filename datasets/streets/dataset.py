@@ -211,4 +211,8 @@ class StreetsObstacles(Streets):
     usual_ood_ids = (Surface.OBSTACLE,)
     train_ids = MappingProxyType({**ROAD_TRAIN_IDS, Surface.OBSTACLE: IGNORE_INDEX})
     has_obstacles = True
-    component_sizes: ClassVar[tuple[int, int]] = (20, 10)  # as ``AnomalyDataset``; for 128x256
+    component_sizes: ClassVar[tuple[int, int]] = (20, 10)  # for 128x256
+    defaults: ClassVar[dict[str, Any]] = {
+        **Streets.defaults,
+        "metrics": ["segmentation", "ood", "components"],
+    }
