@@ -8,6 +8,7 @@ from collections.abc import Iterable
 import torch
 
 from datasets import DATASETS
+from datasets.anomalies import AnomalyDataset
 from datasets.corruptions import parse_corruption
 from datasets.parts import parse_part
 from engine.scoring import OOD_METRICS, check_score_flags, ood_names
@@ -215,6 +216,9 @@ def needs_folder(opts: Namespace) -> bool:
 
 def check_train_flags(opts: Namespace) -> Iterable[str]:
     """Problems with the flags about training."""
+    kind = DATASETS[opts.dataset]
+    if issubclass(kind, AnomalyDataset):
+        yield f"{kind.name} has no class labels to train on: it is for --test_only"
     processes = planned_world_size()
     share, rest = divmod(opts.batch_size, processes * opts.accumulate)
     if rest:

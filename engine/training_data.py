@@ -74,6 +74,12 @@ def training_data(opts: Namespace) -> SegDataset:
     """
     transform = random_transform(opts)
     dataset = data_set(opts, opts.train_split, transform)
+    if opts.train_split.endswith(("_cv1", "_cv2")):
+        logger.warning(
+            "%s trains on cities of the official val split: its mIoU is not comparable with that"
+            " of others",
+            opts.train_split,
+        )
     if METHODS[opts.method].reads_masks(opts):
         masks = UncertaintyMasks(mask_directory(opts))
         masks.check(dataset)

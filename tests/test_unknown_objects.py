@@ -141,6 +141,7 @@ TRAINING_MISTAKES = {
     ("--wt_bound", "3"): "goes with --loss_type image_weighted_cross_entropy or relaxed_boundary",
     ("--strict_bdr_cls", "a"): "write 5,6,7",
     ("--temperature", "learnt"): "none",
+    ("--dataset", "road_anomaly", "--data_root", "."): "has no class labels to train on",
 }
 
 
