@@ -20,6 +20,7 @@ from utils.files import write_atomically
 from utils.kept import score_map
 from utils.sheets import Colour, Row, Tile, contact_sheet
 from utils.types import IGNORE_INDEX, Batch, ForwardVariant, Prediction, Score
+from utils.variants import by_variant
 
 TINT = np.array([51, -51, -51], np.int16)  # 0.2 of 255 more red, as much less green and blue
 RED: Colour = (255, 48, 32)
@@ -201,11 +202,7 @@ def ood_writers(
     crop: bool = False,
 ) -> list[OODPictures]:
     """The writers of some scores, one for each forward variant, with one matrix of them all."""
-    variants = [score.variant.name if score.variant else None for score in scores]
-    groups = [
-        [score for score, variant in zip(scores, variants, strict=True) if variant == name]
-        for name in dict.fromkeys(variants)
-    ]
+    groups = by_variant(scores)
     matrix = OODMatrix(directory, [score.name for score in scores], len(groups))
     return [
         OODPictures(directory, group, thresholds, smallest=smallest, crop=crop, matrix=matrix)

@@ -19,6 +19,7 @@ from utils.colour_maps import Scale, coloured, map_png
 from utils.kept import score_map
 from utils.sheets import Colour, Row, Tile, contact_sheet
 from utils.types import Batch, ForwardVariant, Prediction, Score
+from utils.variants import by_variant
 
 # Brightest colours. They are where the maps of a good network end, not where the score does: of a
 # MobileNetV2 on CamVid, half the entropy is below 0.2 nats and 98 % below 1.5 (of at most 2.4).
@@ -129,10 +130,7 @@ def score_writers(
     class_names: Sequence[str] = (),
 ) -> list[ScoreMapWriter]:
     """The writers of some scores, one for each forward variant, in the order of the scores."""
-    groups: dict[str | None, list[Score]] = {}
-    for score in scores:
-        groups.setdefault(score.variant.name if score.variant else None, []).append(score)
-    return [ScoreMapWriter(directory, members, palette, class_names) for members in groups.values()]
+    return [ScoreMapWriter(directory, group, palette, class_names) for group in by_variant(scores)]
 
 
 def score_scale(name: str, num_classes: int, values: NDArray[np.floating]) -> Scale:

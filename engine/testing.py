@@ -17,11 +17,11 @@ from engine.batch import prepare
 from engine.consumers import SaveResults, ServerWriter
 from engine.evaluate import merge, run_pass
 from engine.measuring import first_metrics, member_metrics, metric_settings, refuse_missing_labels
+from engine.results import describe_data, describe_sources, save_image_scores, show
 from engine.run import network_name, refuse_other_result, result_file
 from engine.score_maps import score_writers
 from engine.scoring import build_scores
 from engine.second_pass import second_consumers
-from engine.test_output import describe_data, describe_sources, save_image_scores, show
 from engine.trained import Trained, mapping_between, network_hash, trained_method
 from metrics import Metric, build_metrics
 from metrics.per_image import PerImageCounts

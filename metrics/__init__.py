@@ -17,6 +17,7 @@ from metrics.pavpu import PatchAccuracyVsUncertainty
 from metrics.segmentation import NOTHING, SegmentationMetrics
 from metrics.selective import Misclassification
 from utils.types import Score
+from utils.variants import by_variant
 
 Metric = StreamingMetric | ImageOutOfDistribution | MetaClassification
 
@@ -92,14 +93,6 @@ def build_metrics(
         scores = settings.ood_scores if name in OF_UNKNOWN else settings.scores
         metrics += [_build(name, class_names, settings, mine) for mine in by_variant(scores)]
     return metrics
-
-
-def by_variant(scores: Sequence[Score]) -> list[list[Score]]:
-    """Scores grouped by their forward variant, in order."""
-    variants: dict[str | None, list[Score]] = {}
-    for score in scores:
-        variants.setdefault(score.variant.name if score.variant else None, []).append(score)
-    return list(variants.values())
 
 
 def _build(
