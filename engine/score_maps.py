@@ -55,6 +55,9 @@ class ScoreMapWriter(ImageWriter):
         super().__init__(directory)
         assert len({score.variant for score in scores}) == 1, "one writer for each variant"
         self.scores = tuple(scores)
+        self.in_published_scale = {
+            score.name for score in scores if score.function is score.published
+        }
         self.needs = frozenset[str]().union(*(score.needs for score in scores))
         self.variant: ForwardVariant | None = scores[0].variant
         self.palette = full_palette(palette)
@@ -78,7 +81,12 @@ class ScoreMapWriter(ImageWriter):
         """The files of one image."""
         maps: dict[str, Any] = {score.name: arrays[f"score {score.name}"] for score in self.scores}
         scales = {
-            name: score_scale(name, int(arrays["num_classes"]), values)
+            name: score_scale(
+                name,
+                int(arrays["num_classes"]),
+                values,
+                published=name in self.in_published_scale,
+            )
             for name, values in maps.items()
         }
         for name, values in maps.items():
@@ -133,7 +141,9 @@ def score_writers(
     return [ScoreMapWriter(directory, group, palette, class_names) for group in by_variant(scores)]
 
 
-def score_scale(name: str, num_classes: int, values: NDArray[np.floating]) -> Scale:
+def score_scale(
+    name: str, num_classes: int, values: NDArray[np.floating], *, published: bool = False
+) -> Scale:
     """What the colours of a score's map stand for.
 
     Scores with known limits have one scale for all images, so that images compare; entropy,
@@ -144,8 +154,15 @@ def score_scale(name: str, num_classes: int, values: NDArray[np.floating]) -> Sc
         name: of the score.
         num_classes: C.
         values: the map (H, W).
+        published: whether the values are in the published code's scale: entropy is then divided
+            by its maximum.
     """
     match name.partition("@")[0].rpartition("+")[2]:
+        case "entropy" if published:
+            most = math.log(num_classes)
+            note = "of the greatest possible entropy"
+            high = min(most, ENTROPY) / most if most else 1.0
+            return Scale(0, high, "", note, clipped=most > ENTROPY)
         case "entropy" | "expected_entropy" | "instance":
             most = math.log(num_classes)
             note = f"the maximum is log {num_classes} = {most:.2f}"

@@ -51,6 +51,6 @@ def score_map(score: Score, prediction: Prediction) -> Tensor:
     It is kept as long as the prediction's logits live, which nobody changes in between.
     """
     maps = _score_maps.setdefault(prediction.logits, {})
-    if score.name not in maps:
-        maps[score.name] = score.function(prediction).float()
-    return maps[score.name]
+    if score.function not in maps:  # not the name: settings change the values under it
+        maps[score.function] = score.function(prediction).float()
+    return maps[score.function]

@@ -11,6 +11,7 @@ from datasets.transforms import normalize
 from engine.evaluate import run_pass
 from engine.score_maps import ScoreMapWriter, score_scale, score_writers
 from uncertainty import SCORES
+from uncertainty.scores import PLAIN, ScoreSettings, build_score
 from utils.colour_maps import colour_indices, colour_table, coloured, read_scale
 from utils.types import ForwardVariant, Prediction, Score
 
@@ -236,3 +237,23 @@ def test_a_writer_has_the_scores_of_one_variant(tmp_path):
     scores = [SCORES["entropy"], Score("clipped_energy", SCORES["energy"].function, CLIPPED)]
     with pytest.raises(AssertionError, match="one writer for each variant"):
         ScoreMapWriter(tmp_path, scores, PALETTE)
+
+
+def test_entropy_in_the_published_scale_has_the_same_colours_and_no_unit(
+    tmp_path, batch, prediction
+):
+    for folder, settings in (("plain", PLAIN), ("paper", ScoreSettings(norm="paper"))):
+        score = build_score("entropy", settings)
+        (writer,) = score_writers(tmp_path / folder, [score], PALETTE)
+        writer.update(batch, prediction)
+        writer.all_reduce()
+        writer.compute()
+    plain, paper = (tmp_path / f"{name}/city/first_entropy.png" for name in ("plain", "paper"))
+    assert (read_scale(plain).unit, read_scale(paper).unit) == ("nats", "")
+    assert (read_scale(plain).high, read_scale(paper).high) == (math.log(3), 1)
+    np.testing.assert_allclose(rgb(paper).astype(int), rgb(plain), atol=3)
+
+
+def test_entropy_of_one_class_has_a_scale():
+    scale = score_scale("entropy", 1, np.zeros((2, 2), np.float32), published=True)
+    assert (scale.low, scale.high) == (0, 1)
