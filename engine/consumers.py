@@ -19,7 +19,7 @@ from torch import Tensor
 from datasets.base import safe_name
 from engine.pictures import Array, colours, full_palette, overlay, pictures, png, predicted_ids
 from utils.files import write_atomically
-from utils.types import Batch, ForwardVariant, Prediction
+from utils.types import IGNORE_INDEX, Batch, ForwardVariant, Prediction
 
 THREADS = min(4, os.cpu_count() or 1)
 
@@ -97,11 +97,16 @@ class ImageWriter(ABC):
         return {}
 
 
+def has_target(arrays: dict[str, NDArray[Any]]) -> bool:
+    """Whether an image's ``target`` (H, W) is there and names a class at some pixel."""
+    return "target" in arrays and bool((arrays["target"] != IGNORE_INDEX).any())
+
+
 class SaveResults(ImageWriter):
     """Image, target, prediction and overlay of every image, as ``--save_val_results`` asks.
 
-    The files are ``ID_image.png``, ``ID_target.png``, ``ID_prediction.png`` (both in the classes'
-    colours, void black) and ``ID_overlay.png``.
+    The files are ``ID_image.png``, ``ID_target.png`` (where a pixel has a class),
+    ``ID_prediction.png`` (both in the classes' colours, void black) and ``ID_overlay.png``.
 
     Args:
         directory: made where it is missing.
@@ -123,7 +128,7 @@ class SaveResults(ImageWriter):
         """The PNG files of one image."""
         image, ids = arrays["image"], arrays["prediction"]
         yield "_image.png", png(image)
-        if "target" in arrays:
+        if has_target(arrays):
             yield "_target.png", png(colours(arrays["target"], self.palette))
         yield "_prediction.png", png(colours(ids, self.palette))
         yield "_overlay.png", png(overlay(image, ids, self.palette))

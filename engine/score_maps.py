@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from engine.consumers import ImageWriter
+from engine.consumers import ImageWriter, has_target
 from engine.pictures import Array, colours, full_palette, overlay, pictures, png, predicted_ids
 from utils.colour_maps import Scale, coloured, map_png
 from utils.kept import score_map
@@ -107,7 +107,7 @@ class ScoreMapWriter(ImageWriter):
         image, ids = arrays["image"], arrays["prediction"]
         shown = ids
         tiles = [Tile("image", image)]
-        if "target" in arrays:
+        if has_target(arrays):
             shown = np.concatenate([ids, arrays["target"]])
             tiles.append(Tile("target", colours(arrays["target"], self.palette)))
         tiles.append(Tile("prediction", overlay(image, ids, self.palette)))

@@ -70,6 +70,13 @@ def test_save_results_writes_what_was_seen(tmp_path, two_images):
         np.testing.assert_array_equal(read(tmp_path / f"city/{name}_overlay.png"), blended)
 
 
+def test_an_image_without_a_class_has_no_picture_of_its_target(tmp_path, two_images):
+    batch, prediction, _, _ = two_images
+    batch["label"][1] = 255
+    names = written(SaveResults(tmp_path, PALETTE), batch, prediction)
+    assert [name for name in names if "target" in name] == ["city/first_target.png"]
+
+
 def test_the_picture_has_the_size_of_the_label(tmp_path, two_images):
     batch, prediction, _, _ = two_images
     batch["image"] = F.interpolate(batch["image"], size=(3, 4))
