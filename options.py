@@ -65,6 +65,10 @@ reliability (docs/reliability.md):
                                                              several data sets in one pass
   --fit_calibrator temperature --ckpt X.pth --val_split val  then: --calibrator FILE
   --external my_models:segformer --metrics calibration ...   a network of another project
+
+unknown objects (docs/abet.md):
+  --head cosine --temperature learned                        train AbeT's network
+  --test_only --ckpt X.pth --dataset road_anomaly --data_root R --ood_score abet,msp,odin
 """
 
 

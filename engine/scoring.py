@@ -92,6 +92,12 @@ def check_score(opts: Namespace, flag: str, name: ScoreName, *, has_members: boo
             f"--{flag} {name} reads the learned temperature, which this network has not: train one"
             " with --temperature learned, or take a score without, such as energy or msp"
         )
+    several = opts.eval_flip or len(opts.eval_scales) > 1
+    if name.needs_logits and several and opts.fuse == "probs":
+        yield (
+            f"--{flag} {name} reads logits, and --fuse probs leaves only the mean probabilities of"
+            " the mirrored and scaled passes: add --fuse logits or --fuse members"
+        )
     if name.needs_statistics and not (opts.score_statistics or opts.fit_score):
         yield (
             f"--{flag} {name} needs statistics of the training images: make them with --fit_score"

@@ -73,14 +73,14 @@ def second_consumers(
     components = "components" in opts.metrics
     if not (pictures or components):
         return []
-    thresholds = found_thresholds(results)
     consumers: list[Consumer] = []
     if components:
-        chosen = thresholds.best_f1
         if opts.ood_threshold:
-            chosen = typed_thresholds(opts, [score.name for score in scores])
+            chosen: Mapping[str, float] = typed_thresholds(opts, [score.name for score in scores])
+        else:
+            chosen = found_thresholds(results).best_f1
         consumers += build_metrics(["components"], class_names, settings.with_thresholds(chosen))
     if pictures:
         crop = opts.dataset == "lost_and_found"
-        consumers += ood_writers(folder, scores, thresholds.tpr95, crop=crop)
+        consumers += ood_writers(folder, scores, found_thresholds(results).tpr95, crop=crop)
     return consumers

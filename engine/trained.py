@@ -19,6 +19,7 @@ from datasets.taxonomy import (
     names_of,
     palette_of,
 )
+from datasets.taxonomy_mapillary import MAPILLARY
 from engine import checkpoint
 from engine.build import without_pretraining
 from engine.external import External, LogitsDirectory, external_network, state_hash
@@ -181,12 +182,12 @@ def published_classes(path: Path, num_classes: int) -> tuple[SegClass, ...]:
     Raises:
         ValueError: if no known set has that many.
     """
-    for classes in (ROAD, VOC):
+    for classes in (ROAD, VOC, MAPILLARY):
         if len(classes) == num_classes:
             return classes
     raise ValueError(
         f"{path} has {num_classes} classes and does not name them; files without names are"
-        " taken for Cityscapes (19) or VOC (21)"
+        " taken for Cityscapes (19), VOC (21) or Mapillary Vistas (65)"
     )
 
 

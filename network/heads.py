@@ -69,8 +69,8 @@ class CosineHead(nn.Conv2d):
         num_classes: C.
         align_corners: of the upsampling.
         fast: in training mode the features are normalised before they are upsampled, which is
-            cheaper and gives other numbers: |up(f)| <= up(|f|), so cosines between two pixels of
-            the features come out smaller than the exact ones.
+            cheaper and gives other numbers: neighbours weigh the same whatever their norms, and
+            between two of equal norm cosines come out smaller, since |up(f)| <= up(|f|).
     """
 
     def __init__(

@@ -100,6 +100,14 @@ def test_members_deviate_and_passes_can_be_members(folder):
     assert set(flipped) == set(found)
 
 
+def test_a_typed_threshold_needs_no_ranking_before(folder):
+    network_1 = ("--ckpt", network(folder, 1), "--ood_score", "msp")
+    ranked = results(folder, *network_1, "--metrics", "ood", "components")
+    threshold = ranked["components"]["msp"]["threshold"]
+    alone = results(folder, *network_1, "--metrics", "components", "--ood_threshold", threshold)
+    assert alone["components"] == ranked["components"]
+
+
 def test_images_without_class_labels_meet_any_network(folder, tmp_path):
     write_layout("road_anomaly", tmp_path, images_per_split=2, size=(48, 96))
     assert run("--test_only", "--ckpt", network(folder, 1), "--dataset", "road_anomaly",
@@ -119,6 +127,8 @@ MISTAKES = {
     ("--ood_score", "abet", "--metrics", "segmentation"): "the metrics ood, components",
     ("--ood_score", "abet,msp", "--ood_threshold", "1", "2", "3"): "3 values for 2 scores",
     ("--ood_threshold", "1", "--metrics", "ood"): "concerns the metric components",
+    ("--ood_score", "abet", "--eval_flip"): "add --fuse logits or --fuse members",
+    ("--confidence", "energy", "--eval_scales", "1", "1.25"): "add --fuse logits",
 }
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from uncertainty.combination import RULES
-from uncertainty.score_functions import KINDS
+from uncertainty.score_functions import KINDS, OF_LOGITS
 
 # What a modifier alone stands for, after it.
 MODIFIERS = {"react": "abet", "dice": "abet", "odin": "msp"}
@@ -51,6 +51,11 @@ class ScoreName:
         """What of ``ScoreStatistics`` is read, such as ``{"sml", "react"}``; mostly nothing."""
         named = {self.name} if KINDS[self.name].statistics else set()
         return frozenset(named | {name for name in NEED_STATISTICS if name == self.modifier})
+
+    @property
+    def needs_logits(self) -> bool:
+        """Whether it reads what a mean of softmaxes has lost: how large the logits are."""
+        return KINDS[self.name].rules == OF_LOGITS
 
     @property
     def needs_gradients(self) -> bool:

@@ -1,10 +1,12 @@
 """Deep ensembles from files: architectures from flags, names or tensors, classes that agree."""
 
+from pathlib import Path
+
 import pytest
 import torch
 
 from engine.checkpoint import plain
-from engine.trained import trained_method
+from engine.trained import published_classes, trained_method
 from methods import METHODS
 from network import build_model
 from options import parse
@@ -91,6 +93,13 @@ def test_members_with_other_classes_are_refused(tmp_path):
     write(tmp_path / "b.pth", **other)
     with pytest.raises(ValueError, match=r"same classes: .*a\.pth has 5 \(a, b, c, \.\.\.\).*x, y"):
         ensemble(tmp_path / "a.pth", tmp_path / "b.pth")
+
+
+def test_a_file_without_names_has_the_classes_that_its_number_tells():
+    for count, name in ((19, "road"), (21, "background"), (65, "Bird")):
+        assert published_classes(Path("a.pth"), count)[0].name == name
+    with pytest.raises(ValueError, match=r"a\.pth has 20 classes .* or Mapillary Vistas \(65\)"):
+        published_classes(Path("a.pth"), 20)
 
 
 def test_an_unknown_architecture_is_refused(tmp_path):
