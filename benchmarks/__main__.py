@@ -13,6 +13,7 @@ import cv2
 import torch
 
 from benchmarks.report import Section, Settings, facts_table, machine_facts
+from network.modeling import MODELS, TIMM
 
 BENCHMARKS = {
     "training_step": "seconds per step against segmentation_models_pytorch",
@@ -20,6 +21,7 @@ BENCHMARKS = {
     "loading": "PNG images to batches against the upstream's way",
     "confusion_matrix": "counting one full-size map against the upstream's way",
     "mask_files": "uncertainty masks on disk against .npy and images; --ckpt FILE for real ones",
+    "heads": "cosine head with learned temperature against a linear one; --model, --size",
     "instance_mask": "instance uncertainty against a loop over the components",
     "online_ensemble": "cost of the instance uncertainty in a step of the online ensemble",
     "ranking": "AUROC, AUPR and FPR95 of 20 million pixels against two libraries",
@@ -31,6 +33,7 @@ BENCHMARKS = {
     "corruptions": "milliseconds of each corruption beside decoding a PNG",
     "startup": "from the command line to the first step",
 }
+OWN_FLAGS = {"heads": ("model", "size", "crop_size")}  # of one benchmark, keywords of its ``run``
 
 
 def parse(argv: list[str] | None = None) -> argparse.Namespace:
@@ -49,6 +52,14 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     add("--threads", type=int, default=1, help="of torch and OpenCV on the CPU")
     add("--repeats", type=int, help="measured rounds; default: each benchmark's own number")
     add("--ckpt", type=Path, metavar="FILE", help="network whose predictions mask_files stores")
+    add(
+        "--model",
+        choices=[name for name in MODELS if MODELS[name].backbone != TIMM],
+        metavar="NAME",
+        help="of heads: the network; default: deeplabv3plus_mobilenet",
+    )
+    add("--size", type=int, nargs=2, metavar=("H", "W"), help="of heads: of evaluated images")
+    add("--crop_size", type=int, metavar="SIDE", help="of heads: of images to train on")
     add("--json", type=Path, metavar="FILE", help="also write every number there")
     chosen = parser.parse_args(argv)
     for name in chosen.names:
@@ -79,7 +90,9 @@ def main(argv: list[str] | None = None) -> int:
     print(f"`{shlex.join(['python', '-m', 'benchmarks', *typed])}`\n\n{facts_table(facts)}\n")
     sections: dict[str, Section] = {}
     for name in chosen.names or BENCHMARKS:
-        sections[name] = importlib.import_module(f"benchmarks.{name}").run(settings)
+        given = {flag: getattr(chosen, flag) for flag in OWN_FLAGS.get(name, ())}
+        typed_in = {flag: value for flag, value in given.items() if value is not None}
+        sections[name] = importlib.import_module(f"benchmarks.{name}").run(settings, **typed_in)
         print(f"{sections[name].markdown()}\n", flush=True)
         if chosen.json:  # after each one, so that an interrupted run leaves what it has
             content = {name: section.plain() for name, section in sections.items()}
