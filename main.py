@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import sys
 
-from engine.actions import run_data_check, run_prediction, run_training
 from engine.catalogue import list_choices
 from engine.checks import chosen_actions
+from engine.data_check import run_data_check
 from engine.fitting import run_fit_calibrator
 from engine.mask_making import run_mask_making
+from engine.prediction import run_prediction
+from engine.pseudo_labels import run_pseudo_label_making
 from engine.reporting import run_report
 from engine.run import FinishedRun, draw_seed
 from engine.score_fitting import run_fit_score
 from engine.testing import run_test
+from engine.training import run_training
 from options import parse
 from utils.distributed import process_group
 from utils.log import logger, setup_logging
@@ -22,6 +25,7 @@ ACTIONS = {
     "test_only": run_test,
     "predict": run_prediction,
     "make_uncertainty_masks": run_mask_making,
+    "make_pseudo_labels": run_pseudo_label_making,
     "fit_calibrator": run_fit_calibrator,
     "fit_score": run_fit_score,
     "report": run_report,

@@ -11,21 +11,20 @@ from engine.catalogue import CATALOGUE, RECIPES
 from engine.checks import check
 from engine.fitting import add_calibration_flags
 from engine.measuring import add_measurement_flags
+from engine.prediction_flags import add_prediction_flags
 from engine.reporting import add_report_flags
 from engine.restore import restored_flags, typed_values
 from engine.score_fitting import FITTED
-from engine.scoring import add_score_flags, score_names
+from engine.scoring import add_score_flags
+from engine.target_data import add_target_flags
 from engine.training_data import add_sampling_flags
 from methods import METHODS
+from methods.network_flags import add_model_flags
 from methods.training_loss import add_loss_flags
-from network import ENSEMBLES, MODELS
-from network.heads import CLASS_HEADS, TEMPERATURES
 from uncertainty.calibrators import CALIBRATORS
 from utils.arguments import (
-    Flat,
     Help,
     Parser,
-    Repeated,
     at_least,
     choice,
     class_id,
@@ -82,6 +81,7 @@ def add_action_flags(group: _ArgumentGroup) -> None:
         action="store_true",
         help="write each training image's instance uncertainty, see uncertainty_cross_entropy",
     )
+    add("--make_pseudo_labels", action="store_true", help="label the training images with --ckpt")
     add(
         "--fit_calibrator",
         type=choice("calibrator", CALIBRATORS),
@@ -136,32 +136,6 @@ def add_data_flags(group: _ArgumentGroup) -> None:
     add("--num_workers", type=at_least(0), default=2, help="loader processes")
 
 
-def add_model_flags(group: _ArgumentGroup) -> None:
-    """Which network."""
-    add = group.add_argument
-    add("--model", type=choice("model", (*MODELS, *ENSEMBLES)), default="deeplabv3plus_mobilenet")
-    add("--backbone", metavar="NAME", help="timm model of deeplabv3plus_timm, or see --num_models")
-    add("--weight", type=Path, action=Repeated, metavar="FILE", help="a member of deep_ensemble")
-    add("--external", metavar="MODULE:CALLABLE", help="evaluate a torch module from elsewhere")
-    add("--logits_dir", type=Path, metavar="DIR", help="evaluate arrays ID.npy (C, h, w)")
-    add("--output_stride", type=int, choices=(8, 16), default=16)
-    add("--separable_conv", action="store_true", help="depthwise-separable head")
-    add("--head", choices=tuple(CLASS_HEADS), default="linear", help="cosine: AbeT's classes")
-    add("--temperature", choices=tuple(TEMPERATURES), default="none", help="learned: AbeT's")
-    add("--temperature_floor", type=within(0, 1), default=1e-3, help="added; published: 1e-12")
-    add("--fast_cosine", action="store_true", help="train on cosines before upsampling, not exact")
-    add("--dropout", type=within(0, 0.99), default=0.0, help="after each stage of the backbone")
-    add(
-        "--pretrained_backbone",
-        metavar="imagenet|none|PATH",
-        default="imagenet",
-        help="torchvision's weights, random weights, or a file with torchvision's keys",
-    )
-    add("--bn_momentum", type=within(0, 1), default=0.01, help="of the backbone's batch norms")
-    add("--sync_bn", action="store_true", help="batch norm over all processes")
-    add("--reset_head", action="store_true", help="take all of --ckpt but the last layer")
-
-
 def add_train_flags(group: _ArgumentGroup) -> None:
     """How to train."""
     add = group.add_argument
@@ -170,13 +144,27 @@ def add_train_flags(group: _ArgumentGroup) -> None:
     add("--lr", type=within(0, 100), default=1e-4, help="of the classifier")
     add("--backbone_lr_factor", type=within(0, 100), default=0.1, help="times lr: the backbone's")
     add("--momentum", type=within(0, 1), default=0.9, help="of sgd")
+    add("--nesterov", action="store_true", help="of sgd")
+    add(
+        "--lr_repeat",
+        choices=("single", "faithful"),
+        default="single",
+        help="faithful: MRNet's sgd, which updates the backbone's tensors 3 or 4 times a step",
+    )
     add("--weight_decay", type=within(0, 1), default=1e-4)
     add("--lr_policy", choices=LR_POLICIES, default="poly", help="poly: power 0.9, floor 1e-6")
     add("--poly_exp", type=within(0, 10), help="power; default: 0.9, by epoch 1")
     add("--rescale", type=within(0, 100), default=1.0, help="of scl_poly's lr from its restart on")
     add("--repoly", type=within(0, 10), default=1.5, help="power of scl_poly from its restart on")
     add("--step_size", type=at_least(1), default=10_000, help="of the step policy")
+    add(
+        "--warm_up",
+        type=at_least(0),
+        default=0,
+        help="steps of poly in which lr rises from a tenth",
+    )
     add("--total_itrs", type=at_least(1), default=30_000, help="optimizer steps")
+    add("--stop_itrs", type=at_least(1), help="end there; the schedule stays that of --total_itrs")
     add("--epochs", type=at_least(1), help="instead of --total_itrs: passes over the images")
     add("--epoch_itrs", type=at_least(1), help="steps that count as an epoch; default: one pass")
     add("--batch_size", type=at_least(1), default=16, help="in all: processes x --accumulate")
@@ -185,45 +173,11 @@ def add_train_flags(group: _ArgumentGroup) -> None:
     add("--channels_last", action="store_true", help="memory layout that tensor cores like")
     add("--compile", action="store_true", help="torch.compile the network")
     add("--activation_checkpointing", action="store_true", help="less memory, more time")
+    add("--ema", type=within(0, 1), metavar="DECAY", help="keep averaged weights, such as 0.999")
     add("--val_interval", type=at_least(1), default=100, help="steps between validations")
     add("--patience", type=at_least(1), help="stop after this many validations without a best")
     add("--print_interval", type=at_least(1), default=10, help="steps between logged losses")
     add("--deterministic", action="store_true", help="deterministic algorithms only")
-
-
-def add_eval_flags(group: _ArgumentGroup) -> None:
-    """How to evaluate and predict."""
-    add = group.add_argument
-    add("--crop_val", action="store_true", help="same as --eval_size crop")
-    add("--eval_size", choices=("crop", "native"), help="images and labels at this size")
-    add("--eval_centre", type=size, help="images to this height, the middle cut or padded")
-    add("--infer_size", type=size, help="what the network sees; scores stay at the label's size")
-    add("--infer_fit", type=size, help="the same, but keep the aspect: the largest that fits in")
-    add("--val_batch_size", type=at_least(1), default=4)
-    add("--sliding_window", type=size, metavar="SIZE", help="predict window by window")
-    add("--window_overlap", type=within(0, 0.9), default=1 / 3, help="share of a window")
-    add("--eval_flip", action="store_true", help="also predict the mirrored image")
-    add("--eval_scales", type=within(0.1, 10), nargs="+", default=[1.0])
-    add(
-        "--fuse",
-        choices=("logits", "probs", "members"),
-        default="probs",
-        help="mean over the passes, or take them for members",
-    )
-    add("--mc_samples", type=at_least(1), help="dropout passes of a test; of uce's training: 10")
-    add("--eval_amp", choices=("off", "bf16", "fp16"), default="off")
-    add("--calibrator", type=Path, metavar="FILE", help="of --fit_calibrator, on every prediction")
-    add("--save_val_results", action="store_true", help="image, target, prediction, overlay")
-    add(
-        "--scores",
-        nargs="*",
-        type=score_names,
-        action=Flat,
-        metavar="NAME",
-        help="write maps of uncertainty, see --list scores; --predict: entropy instance",
-    )
-    add("--server_format", action="store_true", help="also label ids as a test server wants them")
-    add("--save_probs", action="store_true", help="with --predict: class probabilities, float16")
 
 
 def add_run_flags(group: _ArgumentGroup) -> None:
@@ -232,6 +186,7 @@ def add_run_flags(group: _ArgumentGroup) -> None:
     add("--random_seed", type=int, default=1, help="-1 draws one; it is in the files' names")
     add("--gpu_id", default="0", help="ignored under torchrun and where there is no GPU")
     add("--ckpt", type=Path, help="checkpoint to test, to predict with, or to start from")
+    add("--init", type=Path, metavar="FILE", help="checkpoint whose weights a new run starts from")
     add("--continue_training", action="store_true", help="go on with this run, or with --ckpt")
     add("--run_name", help="name of the run's files instead of MODEL_DATASET_osN_seedN")
     add("--overwrite", action="store_true", help="replace the files of a run of this name")
@@ -250,7 +205,8 @@ SHARED = {
     "augmentation and sampling": add_sampling_flags,
     "training": add_train_flags,
     "loss": add_loss_flags,
-    "evaluation": add_eval_flags,
+    "adaptation": add_target_flags,
+    "evaluation": add_prediction_flags,
     "measurement": add_measurement_flags,
     "scores": add_score_flags,
     "calibration": add_calibration_flags,
@@ -259,8 +215,8 @@ SHARED = {
 }
 
 
-def build_parser() -> tuple[Parser, dict[str, str]]:
-    """The parser with every flag, and the owning method of each flag that is not shared."""
+def build_parser() -> tuple[Parser, dict[str, set[str]]]:
+    """The parser with every flag, and the methods that read each flag that is not shared."""
     parser = Parser(
         "main.py",
         usage="python main.py [@RECIPE ...] [--FLAG VALUE ...]",
@@ -271,13 +227,14 @@ def build_parser() -> tuple[Parser, dict[str, str]]:
     )
     for title, add_flags in SHARED.items():
         add_flags(parser.add_argument_group(title))
-    owner: dict[str, str] = {}
+    owners: dict[str, set[str]] = {}
     for name, method in METHODS.items():
         group = parser.add_argument_group(f"--method {name}")
         method.add_flags(group)
-        owner |= {action.dest: name for action in group._group_actions}
+        heirs = {other for other, kind in METHODS.items() if issubclass(kind, method)}
+        owners |= {action.dest: heirs for action in group._group_actions}
     shorten_help(parser._actions)
-    return parser, owner
+    return parser, owners
 
 
 def parse(argv: list[str] | None = None) -> Namespace:
@@ -286,14 +243,14 @@ def parse(argv: list[str] | None = None) -> Namespace:
     ``typed`` of the result names the flags that were typed or came from a recipe. A mistake
     prints one line and exits with 2.
     """
-    parser, owner = build_parser()
+    parser, owners = build_parser()
     try:
         arguments = expand_files(sys.argv[1:] if argv is None else argv, RECIPES)
     except ValueError as error:
         parser.error(str(error))
     first, unknown = parser.parse_known_args(arguments)
     if unknown:
-        parser.error(describe_unknown(unknown[0], parser._actions))
+        parser.error(describe_unknown(unknown[0], parser._actions, arguments))
     first.typed = frozenset(a.split("=")[0][2:] for a in arguments if a.startswith("--"))
     try:
         stored = restored_flags(first)
@@ -308,9 +265,10 @@ def parse(argv: list[str] | None = None) -> Namespace:
     parser.set_defaults(**METHODS[named.method].defaults)
     parser.set_defaults(**stored)
     opts = parser.parse_args(arguments, Namespace(typed=first.typed))
-    for flag in sorted(opts.typed & owner.keys()):
-        if owner[flag] != opts.method:
-            parser.error(f"--{flag} needs --method {owner[flag]}; this run is {opts.method}")
+    for flag in sorted(opts.typed & owners.keys()):
+        if opts.method not in owners[flag]:
+            names = " or ".join(sorted(owners[flag]))
+            parser.error(f"--{flag} needs --method {names}; this run is {opts.method}")
     for problem in (*check(opts), *METHODS[opts.method].check(opts)):
         parser.error(problem)
     return opts

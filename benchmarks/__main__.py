@@ -24,6 +24,7 @@ BENCHMARKS = {
     "heads": "cosine head with learned temperature against a linear one; --model, --size",
     "instance_mask": "instance uncertainty against a loop over the components",
     "online_ensemble": "cost of the instance uncertainty in a step of the online ensemble",
+    "stage_one": "parts of a step of MRNet's stage one, and its options; --model, --size",
     "ranking": "AUROC, AUPR and FPR95 of 20 million pixels against two libraries",
     "calibration_error": "ECE of 2 and 20 million pixels against torchmetrics",
     "components": "component metrics of one map with 500 components against a loop",
@@ -33,7 +34,8 @@ BENCHMARKS = {
     "corruptions": "milliseconds of each corruption beside decoding a PNG",
     "startup": "from the command line to the first step",
 }
-OWN_FLAGS = {"heads": ("model", "size", "crop_size")}  # of one benchmark, keywords of its ``run``
+# Of some benchmarks, keywords of their ``run``.
+OWN_FLAGS = dict.fromkeys(("heads", "stage_one"), ("model", "size", "crop_size"))
 
 
 def parse(argv: list[str] | None = None) -> argparse.Namespace:
@@ -56,10 +58,22 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
         "--model",
         choices=[name for name in MODELS if MODELS[name].backbone != TIMM],
         metavar="NAME",
-        help="of heads: the network; default: deeplabv3plus_mobilenet",
+        help="of heads and stage_one: the network; default: deeplabv3plus_mobilenet; stage_one on a"
+        " GPU: deeplab_multi_resnet101",
     )
-    add("--size", type=int, nargs=2, metavar=("H", "W"), help="of heads: of evaluated images")
-    add("--crop_size", type=int, metavar="SIDE", help="of heads: of images to train on")
+    add(
+        "--size",
+        type=int,
+        nargs=2,
+        metavar=("H", "W"),
+        help="of heads: of evaluated images; of stage_one: of images to train on",
+    )
+    add(
+        "--crop_size",
+        type=int,
+        metavar="SIDE",
+        help="of heads: of images to train on; of stage_one: of source images, if not --size",
+    )
     add("--json", type=Path, metavar="FILE", help="also write every number there")
     chosen = parser.parse_args(argv)
     for name in chosen.names:

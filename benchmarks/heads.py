@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import gc
-import os
-import subprocess
-import sys
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from benchmarks.memory import free_memory, growth, in_new_process
 from benchmarks.report import Row, Section, Settings, Table, Target
 from benchmarks.timing import Samples, interleave, ratio
 from network.deeplab import PENULTIMATE_CHANNELS, SegmentationHead, SegmentationModel
@@ -37,7 +34,6 @@ TARGET = 1.15  # of the linear head, in time and in memory
 TOLERANCE = 1e-4  # of logits and temperatures
 MAPS_HELD = 3  # maps of all penultimate channels at full size: upsampled, normalised, rearranged
 CALLS_PER_SAMPLE_ON_GPU = 5
-MEGABYTE = 1e6
 
 METHOD = """\
 19 classes, float32, contiguous, random weights, noise as images. `linear` is `--head linear`.
@@ -272,40 +268,18 @@ def size_that_fits(size: tuple[int, int], free: float) -> tuple[int, int]:
     return height, width
 
 
-def free_memory(device: torch.device) -> float:
-    """Bytes that nobody uses on the device."""
-    if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
-    return memory_line("/proc/meminfo", "MemAvailable")
-
-
-def memory_line(file: str, name: str) -> int:
-    """A number of bytes from one of the system's files."""
-    return int(Path(file).read_text().split(f"{name}:")[1].split()[0]) * 1024
-
-
 def peak_on_gpu(part: str, name: str, case: Case, settings: Settings) -> float:
     """MB that a part takes on the GPU beyond what was allocated before it."""
     call = PARTS[part](name, case, settings.device)
     for _ in range(2):  # the first calls try out algorithms with large workspaces
         call()
-    gc.collect()
-    torch.cuda.reset_peak_memory_stats(settings.device)
-    before = torch.cuda.memory_allocated(settings.device)
-    call()
-    return (torch.cuda.max_memory_allocated(settings.device) - before) / MEGABYTE
+    return growth(call, settings.device)
 
 
 def peak_of_process(part: str, name: str, case: Case, settings: Settings) -> float:
     """MB that a part takes in a new process beyond what was resident before it."""
-    given = f"{part!r}, {name!r}, {tuple(case)!r}, {settings.threads}"
-    program = f"from benchmarks.heads import grown_memory as grown; print(grown({given}))"
-    printed = subprocess.check_output(
-        [sys.executable, "-c", program],
-        env=os.environ | {"MALLOC_MMAP_THRESHOLD_": "65536"},
-        cwd=Path(__file__).parents[1],
-    )
-    return float(printed)
+    given = part, name, tuple(case), settings.threads
+    return in_new_process(grown_memory, *given, returning=True)
 
 
 def grown_memory(part: str, name: str, case: tuple[str, tuple[int, int]], threads: int) -> float:
@@ -313,8 +287,4 @@ def grown_memory(part: str, name: str, case: tuple[str, tuple[int, int]], thread
     torch.set_num_threads(threads)
     device, chosen = torch.device("cpu"), Case(*case)
     PARTS[part](name, chosen._replace(size=QUICK_SIZE), device)()  # loads code and libraries
-    call = PARTS[part](name, chosen, device)
-    Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
-    before = memory_line("/proc/self/status", "VmRSS")
-    call()
-    return (memory_line("/proc/self/status", "VmHWM") - before) / MEGABYTE
+    return growth(PARTS[part](name, chosen, device), device)

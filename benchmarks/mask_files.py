@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-import subprocess
-import sys
 import tempfile
 from collections.abc import Callable
 from functools import partial
@@ -20,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from benchmarks.loading import textured
+from benchmarks.memory import PROJECT, in_new_process, peak_of_this_process
 from benchmarks.report import Row, Section, Settings, Table, Target
 from benchmarks.timing import interleave, ratio
 from datasets.base import Item, SegDataset
@@ -39,7 +38,6 @@ from uncertainty import instance_uncertainty
 from utils.files import write_atomically
 from utils.types import IGNORE_INDEX, Prediction
 
-PROJECT = Path(__file__).resolve().parents[1]
 SHARED = Path(os.environ.get("SEGDOUBT_SHARED", PROJECT.parent / "shared"))
 SIZE, FULL = (768, 768), (1024, 2048)
 MOST_KILOBYTES = 60
@@ -207,7 +205,7 @@ def read_mask(path: Path) -> Tensor:
 def measure_memory(section: Section, settings: Settings) -> None:
     """Add the peak memory of mask making for a few and for many images to a section."""
     counts, size = ((3, 6), (64, 64)) if settings.quick else (MEMORY_IMAGES, MEMORY_SIZE)
-    peaks = [peak_of_process(count, size) for count in counts]
+    peaks = [in_new_process(peak_of_making, count, size) for count in counts]
     rows: list[Row] = [
         {"images": count, "peak MB": peak} for count, peak in zip(counts, peaks, strict=True)
     ]
@@ -215,17 +213,6 @@ def measure_memory(section: Section, settings: Settings) -> None:
     held = (counts[1] - counts[0]) * math.prod(size) * 4 / 1e6
     what = f"MB more for {counts[1] - counts[0]} more images, whose masks hold {held:.0f}"
     section.targets.append(Target(what, peaks[1] - peaks[0], MORE_MEGABYTES, at_most=True))
-
-
-def peak_of_process(count: int, size: Size) -> float:
-    """Peak resident memory in MB of a new process that makes so many masks."""
-    program = f"from benchmarks.mask_files import peak_of_making as m; print(m({count}, {size}))"
-    done = subprocess.run(
-        [sys.executable, "-c", program], cwd=PROJECT, capture_output=True, text=True, check=False
-    )
-    if done.returncode:
-        raise RuntimeError(f"mask making failed:\n{done.stderr}")
-    return float(done.stdout)
 
 
 def peak_of_making(count: int, size: Size) -> float:
@@ -247,9 +234,7 @@ def peak_of_making(count: int, size: Size) -> float:
             [MaskWriter(folder, math.log(len(ROAD)), wanted)],
             prepare=partial(prepare, device=torch.device("cpu")),
         )
-    # Not getrusage: its peak is also that of the process that started this one.
-    status = Path("/proc/self/status").read_text()
-    return int(status.split("VmHWM:")[1].split()[0]) * 1024 / 1e6
+    return peak_of_this_process()
 
 
 class Noise(SegDataset):

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,6 +11,7 @@ from sklearn import metrics as sklearn
 from torch import Tensor
 from torchmetrics.classification import BinaryAUROC, BinaryAveragePrecision
 
+from benchmarks.memory import growth, in_new_process
 from benchmarks.report import Row, Section, Settings, Table, Target
 from benchmarks.timing import interleave, ratio
 from metrics.histogram import ScoreBins, rank_sums
@@ -27,7 +25,6 @@ from metrics.ranking import (
     ranking,
 )
 
-PROJECT = Path(__file__).parents[1]
 SIZES = (2_000_000, 20_000_000)  # one and ten images of Cityscapes
 QUICK_SIZES = (400_000,)  # more than are kept exactly
 POSITIVES = 0.03
@@ -76,7 +73,7 @@ def run(settings: Settings) -> Section:
     errors += error_rows(f"{sizes[0]:,} unbounded", mine, by_sklearn(scores, truth), bounds)
     section.tables.append(Table("CPU time for all statistics together:", times))
     section.tables.append(Table("Distance from scikit-learn, as fractions:", errors))
-    grown = memory_of_process(sizes[-1])
+    grown = in_new_process(grown_memory, sizes[-1])
     section.tables.append(
         Table("Memory:", [{"pixels": f"{sizes[-1]:,}", "ours, MB beside the data": grown}])
     )
@@ -195,29 +192,9 @@ def add_targets(section: Section, times: Row, mine: Found, references: Found) ->
         section.targets.append(Target(f"error of {name}", error, bound, at_most=True))
 
 
-def memory_of_process(count: int) -> float:
-    """MB by which the peak of a new process grows while ours works on so many pixels."""
-    program = f"from benchmarks.ranking import grown_memory as m; print(m({count}))"
-    done = subprocess.run(
-        [sys.executable, "-c", program], cwd=PROJECT, capture_output=True, text=True, check=False
-    )
-    if done.returncode:
-        raise RuntimeError(f"measuring the memory failed:\n{done.stderr}")
-    return float(done.stdout)
-
-
 def grown_memory(count: int) -> float:
     """Work on so many pixels in this process; MB by which its peak passes what it held before."""
     torch.set_num_threads(1)
     scores, truth = pixels(count, bounded=True)
     ours(scores[:1000], truth[:1000], 1.0)  # what is loaded at the first call
-    Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
-    before = memory("VmRSS")
-    ours(scores, truth, 1.0)
-    return memory("VmHWM") - before
-
-
-def memory(what: str) -> float:
-    """A line of this process's memory status, in MB."""
-    status = Path("/proc/self/status").read_text()
-    return int(status.split(f"{what}:")[1].split()[0]) * 1024 / 1e6
+    return growth(lambda: ours(scores, truth, 1.0), torch.device("cpu"))

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from collections.abc import Callable, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
 
+from benchmarks.memory import in_new_process, peak_of_this_process
 from benchmarks.report import Row, Section, Settings, Table, Target
 from benchmarks.timing import interleave, ratio, wall_ratio
 from benchmarks.validation import NAMES, loaded_batches
@@ -179,18 +176,7 @@ def measure_memory(section: Section, settings: Settings) -> None:
 
 def peak_memory(count: int) -> float:
     """Peak resident memory in MB of a new process that evaluates so many images."""
-    program = f"from benchmarks.reliability import evaluate_in_process as e; print(e({count}))"
-    done = subprocess.run(
-        [sys.executable, "-c", program],
-        cwd=Path(__file__).parents[1],
-        env={**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if done.returncode:
-        raise RuntimeError(f"measuring the memory failed:\n{done.stderr}")
-    return float(done.stdout)
+    return in_new_process(evaluate_in_process, count, returning=True)
 
 
 def evaluate_in_process(count: int) -> float:
@@ -198,6 +184,4 @@ def evaluate_in_process(count: int) -> float:
     torch.set_num_threads(1)
     evaluate = evaluator(1, MEMORY_SIZE, torch.device("cpu"), repeats=count)
     evaluate(SETS["all"], ("msp", "entropy"))
-    # Not getrusage: its peak is also that of the process that started this one.
-    status = Path("/proc/self/status").read_text()
-    return int(status.split("VmHWM:")[1].split()[0]) * 1024 / 1e6
+    return peak_of_this_process()

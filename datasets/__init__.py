@@ -11,13 +11,16 @@ from datasets.base import SegDataset
 from datasets.camvid import CamVid
 from datasets.cityscapes import Cityscapes
 from datasets.folder import Folder
+from datasets.gta5 import GTA5
 from datasets.idd import IDD
 from datasets.kvasir import Kvasir
 from datasets.lost_and_found import LostAndFound
 from datasets.mapillary import Mapillary
 from datasets.road_anomaly import RoadAnomaly
+from datasets.robotcar import CityscapesRobotCar, RobotCar
 from datasets.smiyc import SMIYCAnomaly, SMIYCObstacle
 from datasets.streets import Streets, StreetsObstacles
+from datasets.synthia import SYNTHIA
 from datasets.transforms import Transform
 from datasets.voc import VOC
 
@@ -25,6 +28,7 @@ DATASETS: dict[str, type[SegDataset]] = {
     kind.name: kind
     for kind in (
         *(Streets, Cityscapes, ACDC, IDD, Mapillary, VOC, Kvasir, CamVid, Folder),
+        *(GTA5, SYNTHIA, RobotCar, CityscapesRobotCar),
         *(StreetsObstacles, LostAndFound, RoadAnomaly, SMIYCAnomaly, SMIYCObstacle),
     )
 }

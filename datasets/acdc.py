@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, ClassVar
 
 from datasets.base import Item, SegDataset
-from datasets.files import by_key, image_files, pair
+from datasets.files import image_files, pair
 from datasets.taxonomy import ROAD, ROAD_TRAIN_IDS, same_ids
 
 CONDITIONS = ("fog", "night", "rain", "snow")
@@ -58,27 +59,13 @@ class ACDC(SegDataset):
         """The pairs of every condition and sequence of the split."""
         images = self._top("rgb_anon", "rgb_anon_trainvaltest")
         labels = self._top("gt", "gt_trainval")
-        split = _FOLDERS[self.split]
-        found = {}
-        for condition in self.conditions:
-            found[condition] = (
-                image_files(self.require(images / condition / split), "*/*"),
-                image_files(self.require(labels / condition / split), "*/*"),
-            )
-        stems = [label.stem for _, files in found.values() for label in files]
-        preferred, other = _SUFFIXES[::-1] if self.ood_ids else _SUFFIXES
-        suffix = preferred if any(stem.endswith(preferred) for stem in stems) else other
-        if self.ood_ids and suffix != preferred:
-            raise ValueError(
-                f"{labels} holds train ids, in which every unknown object is void: to tell some of"
-                f" them apart, put the files *{preferred}.png there, too"
-            )
-        self.train_ids = dict(same_ids(ROAD) if suffix == _SUFFIXES[0] else ROAD_TRAIN_IDS)
+        folders = [Path(condition, _FOLDERS[self.split]) for condition in self.conditions]
+        suffix = self._label_suffix(labels, folders)
         items: list[Item] = []
-        for condition, (image_paths, label_paths) in found.items():
+        for condition, folder in zip(self.conditions, folders, strict=True):
             pairs = pair(
-                by_key(image_paths, images / condition / split, "_rgb_anon"),
-                by_key(label_paths, labels / condition / split, suffix),
+                self.images_in(images / folder, "*/*", "_rgb_anon"),
+                self.labels_in(labels / folder, "*/*", suffix),
             )
             items += [
                 Item(Path(key).name, image, label, key.split("/")[0], condition)
@@ -86,7 +73,23 @@ class ACDC(SegDataset):
             ]
         return items
 
+    def _label_suffix(self, labels: Path, folders: Iterable[Path]) -> str:
+        """How the names of the labels end that are read, whose ids become ``train_ids``."""
+        preferred, other = _SUFFIXES[::-1] if self.ood_ids else _SUFFIXES
+        if not self.reads_labels:
+            return preferred
+        found = [image_files(self.require(labels / folder), "*/*") for folder in folders]
+        stems = [path.stem for paths in found for path in paths]
+        suffix = preferred if any(stem.endswith(preferred) for stem in stems) else other
+        if self.ood_ids and suffix != preferred:
+            raise ValueError(
+                f"{labels} holds train ids, in which every unknown object is void: to tell some of"
+                f" them apart, put the files *{preferred}.png there, too"
+            )
+        self.train_ids = dict(same_ids(ROAD) if suffix == _SUFFIXES[0] else ROAD_TRAIN_IDS)
+        return suffix
+
     def _top(self, folder: str, archive: str) -> Path:
         """The folder, directly below the root or below its archive's own folder."""
         inside = self.root / archive / folder
-        return inside if inside.is_dir() else self.require(self.root / folder)
+        return inside if inside.is_dir() else self.root / folder

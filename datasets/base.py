@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Callable, Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
@@ -19,24 +18,24 @@ from torchvision import tv_tensors
 
 from datasets.appearance import Appearance, as_seen, joint_fingerprint
 from datasets.cache import ArrayCache
-from datasets.files import image_size, listing, read_ids, read_image
+from datasets.files import image_size, read_ids, read_image
 from datasets.items import (
     Item,
     SampleKey,
     by,
     choose_scenes,
-    did_you_mean,
     refuse_other_size,
     refuse_repeated_ids,
 )
 from datasets.labels import LabelMap
-from datasets.taxonomy import SegClass, names_of, palette_of
-from datasets.transforms import Sample, Transform
+from datasets.samples import Sample
+from datasets.split_files import SplitFiles
+from datasets.taxonomy import SegClass, names_of, palette_of, same_ids
+from datasets.transforms import Transform
+from utils.types import IGNORE_INDEX
 
-UNSAFE = re.compile(r"[^\w\-. ()+,=@]")  # in a part of a path on any system
 
-
-class SegDataset(Dataset[Sample]):
+class SegDataset(SplitFiles, Dataset[Sample]):
     """Images with a train id for every pixel.
 
     A subclass names its splits and classes, lists its files and says which raw ids stand for
@@ -44,15 +43,14 @@ class SegDataset(Dataset[Sample]):
 
     Attributes:
         name: as typed after ``--dataset``.
-        splits: the splits it knows.
         needs_root: whether it reads files.
         usual_ood_ids: raw ids that papers take for unknown objects.
         component_sizes: fewest pixels of a predicted and of a true object in the metric components.
         unannotated: classes that its scenes have and its labels never show.
         defaults: flag values that suit it, by flag name.
-        layout: a small tree of the folders it expects, for error messages.
         classes: name and colour, in the order of the train ids.
         train_ids: raw id in a label file -> train id or 255 for void.
+        read_ids: the ids (H, W) uint8 in a label file.
         originals: the items as they are listed.
         items: the same as results name them, with the appearance in their condition.
 
@@ -67,22 +65,24 @@ class SegDataset(Dataset[Sample]):
         scenes: keep the items of these scenes only; None: all.
         ood_ids: raw ids out of distribution: samples have "ood", 1 there, 0 for classes, else 255.
         appearance: changes each image after cache and resize, before the random transforms.
+        labelled: False lists and opens no label file: items have none, labels are void.
+        label_source: train ids (H, W) uint8 of an item as it is listed, at the image's native
+            size, which take the place of the label files; they are not needed then.
+        classes: those of ``label_source``, or of nothing if there are no labels at all.
 
     Raises:
         ValueError: for an unknown split or scene, missing folders, images and labels that do not
             pair, or out-of-distribution ids that stand for a class or are no label ids.
     """
 
-    name: str
-    splits: tuple[str, ...] = ("train", "val", "test")
     needs_root: ClassVar[bool] = True
     usual_ood_ids: ClassVar[tuple[int, ...]] = ()
     component_sizes: ClassVar[tuple[int, int]] = (0, 0)
     unannotated: ClassVar[frozenset[str]] = frozenset()
     defaults: ClassVar[dict[str, Any]] = {}
-    layout: ClassVar[str] = ""
     classes: tuple[SegClass, ...] = ()
     train_ids: Mapping[int, int] = {}
+    read_ids: Callable[[Path], NDArray[np.uint8]] = staticmethod(read_ids)
 
     def __init__(  # noqa: PLR0913 - keywords that every data set takes
         self,
@@ -96,6 +96,9 @@ class SegDataset(Dataset[Sample]):
         scenes: Iterable[str] | None = None,
         ood_ids: Iterable[int] = (),
         appearance: Appearance | None = None,
+        labelled: bool = True,
+        label_source: Callable[[Item], Tensor] | None = None,
+        classes: tuple[SegClass, ...] | None = None,
     ) -> None:
         self.root = Path(root or ".")
         self.split = split
@@ -106,9 +109,15 @@ class SegDataset(Dataset[Sample]):
         self.scenes = None if scenes is None else tuple(scenes)
         self.ood_ids = tuple(ood_ids)
         self.appearance = appearance
+        self.label_source = label_source
+        self.reads_labels = labelled and label_source is None
+        assert classes is None or not self.reads_labels
         self._cached: ArrayCache | None = None
         self.check_split(self.splits)
         self.originals = self.files()
+        if not self.reads_labels:
+            self.classes = self.classes if classes is None else classes
+            self.train_ids = same_ids(self.classes)
         if self.scenes is not None:
             where = f"split {split!r} of {self.name}"
             self.originals = choose_scenes(self.originals, self.scenes, where)
@@ -116,7 +125,7 @@ class SegDataset(Dataset[Sample]):
             raise ValueError(f"split {split!r} of {self.name} in {self.root} has no images")
         refuse_repeated_ids(self.originals)
         self.items = [as_seen(item, appearance) for item in self.originals]
-        self._ood_table = self.ood_table()
+        self._ood_table = self.ood_table() if self.reads_labels else None
 
     def files(self) -> list[Item]:
         """The items of the split, in a fixed order; nothing is decoded.
@@ -158,21 +167,42 @@ class SegDataset(Dataset[Sample]):
         """
         item = self.items[index]
         assert item.image is not None
-        assert item.label is not None
         image = torch.from_numpy(read_image(item.image)).permute(2, 0, 1)
+        if not self.reads_labels:
+            return image, self.other_label(index)
+        assert item.label is not None
         label = self.encode_label(self.read_raw_label(index), item.label)
         refuse_other_size(item, tuple(label.shape), tuple(image.shape[1:]))
         return image, label
 
     def read_raw_label(self, index: int) -> Tensor:
-        """The ids (H, W) uint8 as the label file holds them.
+        """The ids (H, W) uint8 as the label file holds them, or what stands in its place.
 
         Raises:
             ValueError: if the file is unreadable.
         """
+        if not self.reads_labels:
+            return self.other_label(index)
         path = self.items[index].label
         assert path is not None
-        return torch.from_numpy(read_ids(path))
+        return torch.from_numpy(self.read_ids(path))
+
+    def other_label(self, index: int) -> Tensor:
+        """Train ids (H, W) uint8 where no label file is read: of ``label_source``, or void.
+
+        Raises:
+            ValueError: if the label has another size than the image.
+        """
+        item, size = self.originals[index], self.native_size(index)
+        if self.label_source is None:
+            return torch.full(size, IGNORE_INDEX, dtype=torch.uint8)
+        label = self.label_source(item)
+        if tuple(label.shape) != size:
+            raise ValueError(
+                f"the label given for {item.id} has {by(label.shape)} pixels, its image"
+                f" {item.image or item.id} has {by(size)} (rows x columns): make it anew"
+            )
+        return label
 
     def encode_label(self, raw: Tensor, path: Path) -> Tensor:
         """Map raw ids (H, W) uint8 to train ids.
@@ -188,8 +218,10 @@ class SegDataset(Dataset[Sample]):
 
     def size(self, index: int) -> tuple[int, int]:
         """(H, W) of an item after the transform's resize, without decoding it."""
-        if self.transform.size is not None:
-            return self.transform.size
+        return self.transform.size or self.native_size(index)
+
+    def native_size(self, index: int) -> tuple[int, int]:
+        """(H, W) of an item as ``read`` gives it, without decoding it."""
         item = self.items[index]
         assert item.image is not None
         return image_size(item.image)
@@ -218,6 +250,7 @@ class SegDataset(Dataset[Sample]):
         """16 hex digits that change with the files, their dates and the label map."""
         content: list[Any] = [self.content_fingerprint(), sorted(self.train_ids.items())]
         content += [path.stat().st_mtime_ns for path in self._paths()]
+        content += ["images alone"] * (not self.reads_labels)
         return hashlib.sha256(repr(content).encode()).hexdigest()[:16]
 
     def _paths(self) -> Iterable[Path]:
@@ -246,6 +279,8 @@ class SegDataset(Dataset[Sample]):
         item = self.items[index]
         self.prepare()
         image, label = self._resized(index) if self._cached is None else self._cached[index]
+        if self._cached is not None and not self.reads_labels:  # it keeps the image alone
+            label = self.transform.resize_map(self.other_label(index))
         if self.appearance is not None:
             image = self.appearance(image, self.originals[index].id)
         sample = Sample(
@@ -279,41 +314,3 @@ class SegDataset(Dataset[Sample]):
     def _ood_of(self, index: int, table: NDArray[np.uint8]) -> Tensor:
         ood = torch.from_numpy(cv2.LUT(self.read_raw_label(index).numpy(), table))
         return self.transform.resize_map(ood)
-
-    def check_split(self, known: Iterable[str]) -> None:
-        """Refuse a split that is not known.
-
-        Raises:
-            ValueError: naming the nearest split and all of them.
-        """
-        known = tuple(known)
-        if self.split not in known:
-            raise ValueError(
-                f"{self.name} has no split {self.split!r}{did_you_mean(self.split, known)}; "
-                f"its splits are {', '.join(known)}"
-            )
-
-    def require(self, path: Path) -> Path:
-        """The file or folder, if it exists.
-
-        Raises:
-            ValueError: with what was looked for, what was found and the expected layout.
-        """
-        if path.exists():
-            return path
-        parent = path
-        while not parent.is_dir():
-            parent = parent.parent
-        raise ValueError(
-            f"{self.name}, split {self.split!r}: {path} does not exist; {listing(parent)}.\n"
-            f"Expected below --data_root {self.root}:\n{self.layout}"
-        )
-
-
-def safe_name(name: str) -> str:
-    """A relative path for an image's id: slashes part folders, other unsafe signs become %XX."""
-    parts = [
-        UNSAFE.sub(lambda sign: "".join(f"%{byte:02X}" for byte in sign[0].encode()), part)
-        for part in name.split("/")
-    ]
-    return "/".join("_" if part in {"", ".", ".."} else part for part in parts)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, ClassVar, NamedTuple
 
 from datasets.base import Item, SegDataset
-from datasets.files import by_key, image_files, pair
+from datasets.files import pair
 from datasets.taxonomy import CAMVID, CAMVID_TRAIN_IDS
 
 
@@ -60,8 +60,7 @@ class CamVid(SegDataset):
         part = _PARTS[self.split]
         items: list[Item] = []
         for name in part.folders:
-            folder = self.require(self.root / name)
-            labels = self.require(self.root / f"{name}annot")
-            pairs = pair(by_key(image_files(folder), folder), by_key(image_files(labels), labels))
+            images = self.images_in(self.root / name)
+            pairs = pair(images, self.labels_in(self.root / f"{name}annot"))
             items += [Item(key, image, label, key.split("_")[0]) for key, image, label in pairs]
         return [item for item in items if not part.sequences or item.scene in part.sequences]

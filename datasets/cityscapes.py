@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from datasets.base import Item, SegDataset
-from datasets.files import by_key, image_files, pair
+from datasets.files import pair
 from datasets.items import NamedSplit
-from datasets.taxonomy import ROAD, ROAD_LABEL_IDS, ROAD_TRAIN_IDS
+from datasets.taxonomy import ROAD, ROAD_LABEL_IDS, ROAD_TRAIN_IDS, SegClass
 
 _OFFICIAL = ("train", "val", "test")
 _COARSE = "train_extra"
@@ -49,7 +49,7 @@ class Cityscapes(SegDataset):
   (val and test alike; split train_extra:)
   leftImg8bit/train_extra/augsburg/augsburg_000000_000000_leftImg8bit.png ...
   gtCoarse/train_extra/augsburg/augsburg_000000_000000_gtCoarse_labelIds.png ..."""
-    classes = ROAD
+    classes: tuple[SegClass, ...] = ROAD
     train_ids = ROAD_TRAIN_IDS
     named_splits: ClassVar[Mapping[str, NamedSplit]] = _NAMED
     label_ending = "_gtFine_labelIds"
@@ -75,8 +75,7 @@ class Cityscapes(SegDataset):
         """The pairs of every scene of an official split."""
         images, labels, ending = self._folders(folder)
         pairs = pair(
-            by_key(image_files(images, "*/*"), images, "_leftImg8bit"),
-            by_key(image_files(labels, "*/*"), labels, ending),
+            self.images_in(images, "*/*", "_leftImg8bit"), self.labels_in(labels, "*/*", ending)
         )
         return [
             Item(self.id_of(*key.split("/")), image, label, key.split("/")[0])
@@ -94,7 +93,7 @@ class Cityscapes(SegDataset):
     def _inside(self, archive: str, kind: str, folder: str) -> Path:
         """A split's folder, directly below the root or below its archive's own folder."""
         inside = self.root / archive / kind / folder
-        return inside if inside.is_dir() else self.require(self.root / kind / folder)
+        return inside if inside.is_dir() else self.root / kind / folder
 
     def id_of(self, scene: str, name: str) -> str:
         """The id of an image by its scene and its name without ending."""

@@ -59,12 +59,16 @@ def by_key(paths: Iterable[Path], folder: Path, suffix: str = "") -> dict[str, P
     return found
 
 
-def pair(images: Mapping[str, Path], labels: Mapping[str, Path]) -> list[tuple[str, Path, Path]]:
-    """Every image with its label, sorted by key.
+def pair(
+    images: Mapping[str, Path], labels: Mapping[str, Path] | None
+) -> list[tuple[str, Path, Path | None]]:
+    """Every image with its label, sorted by key; with None if there are no labels at all.
 
     Raises:
         ValueError: if an image has no label or a label no image, naming the first such file.
     """
+    if labels is None:
+        return [(key, images[key], None) for key in sorted(images)]
     for here, there, kind, twin in (
         (images, labels, "image", "label"),
         (labels, images, "label", "image"),
@@ -113,11 +117,24 @@ def read_ids(path: Path) -> NDArray[np.uint8]:
     ids = _decode(path, cv2.IMREAD_UNCHANGED)
     if ids.ndim == 3:
         ids = _grey_of_equal_channels(ids, path)
-    if ids.dtype != np.uint8:
-        if ids.max() > 255:
-            raise ValueError(f"{path} holds ids up to {ids.max()}; label ids must fit in 0..255")
-        ids = ids.astype(np.uint8)
-    return ids
+    return _in_a_byte(ids, path)
+
+
+def read_first_channel(path: Path) -> NDArray[np.uint8]:
+    """The ids (H, W) in the first channel, red, of a label with one, three or four of 8 or 16 bits.
+
+    Raises:
+        ValueError: if the file is missing, truncated or holds ids above 255.
+    """
+    values = _decode(path, cv2.IMREAD_UNCHANGED)
+    return _in_a_byte(values if values.ndim == 2 else values[..., 2], path)  # OpenCV: BGR
+
+
+def _in_a_byte(ids: NDArray, path: Path) -> NDArray[np.uint8]:
+    """The ids (H, W) as bytes."""
+    if ids.dtype != np.uint8 and ids.max() > 255:
+        raise ValueError(f"{path} holds ids up to {ids.max()}; label ids must fit in 0..255")
+    return np.ascontiguousarray(ids, np.uint8)
 
 
 def _decode(path: Path, flags: int) -> Any:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from datasets.base import Item, SegDataset
-from datasets.files import IMAGE_SUFFIXES, by_key, image_files, pair
+from datasets.files import IMAGE_SUFFIXES, pair
 from datasets.taxonomy import SegClass, voc_colour
 from utils.types import IGNORE_INDEX
 
@@ -42,20 +42,17 @@ class Folder(SegDataset):
         """The pairs of the split."""
         settings = read_settings(self.require(self.root / "classes.json"))
         self.classes, self.train_ids = settings.classes, settings.train_ids
-        images, labels = self.require(self.root / "images"), self.require(self.root / "labels")
-        is_folder = self.split in subfolders(images)
-        if is_folder:
-            images, labels = images / self.split, self.require(labels / self.split)
-        keyed = [
-            by_key(image_files(images, "**/*"), images, settings.image_suffix),
-            by_key(image_files(labels, "**/*"), labels, settings.label_suffix),
-        ]
-        if not is_folder and self.split != "all":
-            names = read_list(self.root / f"{self.split}.txt", keyed)
-            keyed = [{name: found[name] for name in names if name in found} for found in keyed]
+        below = Path(self.split if self.split in subfolders(self.root / "images") else "")
+        images = self.images_in(self.root / "images" / below, "**/*", settings.image_suffix)
+        labels = self.labels_in(self.root / "labels" / below, "**/*", settings.label_suffix)
+        if not below.name and self.split != "all":
+            found = [images, images if labels is None else labels]
+            names = read_list(self.root / f"{self.split}.txt", found)
+            images, kept = ({name: each[name] for name in names if name in each} for each in found)
+            labels = None if labels is None else kept
         return [
             Item(key, image, label, "/".join(key.split("/")[:-1]))
-            for key, image, label in pair(*keyed)
+            for key, image, label in pair(images, labels)
         ]
 
     def check_split(self, known: Iterable[str]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -10,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 MOST_SCENES = 20  # named in a message
+_UNSAFE = re.compile(r"[^\w\-. ()+,=@]")  # in a part of a path on any system
 
 
 class Item(NamedTuple):
@@ -144,3 +146,12 @@ def refuse_other_size(item: Item, label: tuple[int, ...], image: tuple[int, ...]
 def by(size: Iterable[int]) -> str:
     """A size in words: 360x480, rows first."""
     return "x".join(map(str, size))
+
+
+def safe_name(name: str) -> str:
+    """A relative path for an image's id: slashes part folders, other unsafe signs become %XX."""
+    parts = [
+        _UNSAFE.sub(lambda sign: "".join(f"%{byte:02X}" for byte in sign[0].encode()), part)
+        for part in name.split("/")
+    ]
+    return "/".join("_" if part in {"", ".", ".."} else part for part in parts)

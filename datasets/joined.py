@@ -15,7 +15,7 @@ from torch import Tensor
 from torchvision import tv_tensors
 
 from datasets.base import Item, SampleKey, SegDataset
-from datasets.transforms import Sample
+from datasets.samples import Sample
 from utils.types import IGNORE_INDEX
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from datasets.base import Item, SegDataset
-from datasets.files import by_key, image_files, pair
+from datasets.files import pair
 from datasets.taxonomy import KVASIR, KVASIR_TRAIN_IDS
 
 _SHARES = {"train": range(8), "val": range(8, 9), "test": range(9, 10)}  # of ten buckets
@@ -31,9 +31,8 @@ class Kvasir(SegDataset):
 
     def files(self) -> list[Item]:
         """The pairs whose names fall into the split."""
-        images = self.require(self.root / "images")
-        masks = self.require(self.root / "masks")
-        pairs = pair(by_key(image_files(images), images), by_key(image_files(masks), masks))
+        images = self.images_in(self.root / "images")
+        pairs = pair(images, self.labels_in(self.root / "masks"))
         return [
             Item(key, image, mask)
             for key, image, mask in pairs

@@ -13,12 +13,11 @@ from typing import Any, cast
 
 import cv2
 import torch
-from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from datasets.base import SampleKey, SegDataset
 from datasets.epochs import EpochOrder, Permutations, StepSampler
-from datasets.transforms import Sample
+from datasets.samples import Sample, plain
 from utils.types import Batch
 
 # OpenCV's threads do not survive a fork: a worker that touched their pool would wait for ever.
@@ -214,12 +213,8 @@ def collate(samples: Sequence[Sample | ValueError]) -> Batch | ValueError:
     batch: dict[str, Any] = {
         key: [sample[key] for sample in good] for key in ("id", "dataset", "scene", "condition")
     }
-    images = torch.stack([_plain(sample["image"]).permute(1, 2, 0) for sample in good])
+    images = torch.stack([plain(sample["image"]).permute(1, 2, 0) for sample in good])
     batch["image"] = images.permute(0, 3, 1, 2)
     for key in {"label", "weight", "ood"} & good[0].keys():
-        batch[key] = torch.stack([_plain(sample[key]) for sample in good])
+        batch[key] = torch.stack([plain(sample[key]) for sample in good])
     return cast(Batch, batch)
-
-
-def _plain(values: Tensor) -> Tensor:
-    return values.as_subclass(Tensor)

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from datasets.anomalies import KNOWN, OBSTACLE_SIZES, UNKNOWN, AnomalyDataset
 from datasets.base import Item
-from datasets.files import by_key, image_files, pair
+from datasets.files import pair
 from utils.types import IGNORE_INDEX
 
 _TRAIN_IDS, _LABEL_IDS = "_gtCoarse_labelTrainIds", "_gtCoarse_labelIds"
@@ -62,17 +62,15 @@ class LostAndFound(AnomalyDataset):
         """The pairs of every sequence of the split."""
         of_smiyc = self.split.startswith("smiyc")
         folder = "test" if of_smiyc else self.split
-        images = self.require(self.root / "leftImg8bit" / folder)
-        labels = self.require(self.root / "gtCoarse" / folder)
-        label_files = image_files(labels, "*/*")
+        labels = self.root / "gtCoarse" / folder
         ending = _LABEL_IDS
-        if not (of_smiyc or self.ood_ids) and by_key(label_files, labels, _TRAIN_IDS):
+        if not (of_smiyc or self.ood_ids) and self.labels_in(labels, "*/*", _TRAIN_IDS):
             ending = _TRAIN_IDS
         of_label_ids = _OF_SMIYC if of_smiyc else _OF_LABEL_IDS
         self.ood_values = dict(_OF_TRAIN_IDS if ending == _TRAIN_IDS else of_label_ids)
         pairs = pair(
-            by_key(image_files(images, "*/*"), images, "_leftImg8bit"),
-            by_key(label_files, labels, ending),
+            self.images_in(self.root / "leftImg8bit" / folder, "*/*", "_leftImg8bit"),
+            self.labels_in(labels, "*/*", ending),
         )
         named = [(key.split("/"), image, label) for key, image, label in pairs]
         items = [Item(name, image, label, scene) for (scene, name), image, label in named]

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from datasets.base import Item, SegDataset
-from datasets.files import by_key, image_files, pair
+from datasets.files import pair
 from datasets.taxonomy_mapillary import MAPILLARY, MAPILLARY_TRAIN_IDS, MAPILLARY_UNLABELLED
 
 _FOLDERS = {"train": "training", "val": "validation"}
@@ -40,8 +40,7 @@ class Mapillary(SegDataset):
         if (config := self.root / "config.json").is_file():
             refuse_other_labels(config)
         folder = self.root / _FOLDERS[self.split]
-        images, labels = self.require(folder / "images"), self.require(folder / "labels")
-        pairs = pair(by_key(image_files(images), images), by_key(image_files(labels), labels))
+        pairs = pair(self.images_in(folder / "images"), self.labels_in(folder / "labels"))
         return [Item(key, image, label) for key, image, label in pairs]
 
 

@@ -10,7 +10,7 @@ from typing import ClassVar
 
 from datasets.anomalies import ANOMALY_SIZES, KNOWN, UNKNOWN, AnomalyDataset
 from datasets.base import Item
-from datasets.files import by_key, image_files, pair
+from datasets.files import pair
 from utils.types import IGNORE_INDEX
 
 _AS_PUBLISHED = MappingProxyType({0: KNOWN, 2: UNKNOWN, IGNORE_INDEX: IGNORE_INDEX})
@@ -39,25 +39,17 @@ class RoadAnomaly(AnomalyDataset):
         frames = self.root / "frames"
         if frames.is_dir():
             self.ood_values = dict(_AS_PUBLISHED)
-            found = [image_files_by_key(frames), labels_of_frames(frames)]
+            images = self.images_in(frames)
+            labels = labels_of_frames(frames) if self.reads_labels else None
             if (path := self.root / "frame_list.json").is_file():
-                names = read_frame_list(path, found[0])
-                found = [{name: each[name] for name in names if name in each} for each in found]
+                names = read_frame_list(path, images)
+                images = {name: images[name] for name in names}
+                labels = labels and {name: labels[name] for name in names if name in labels}
         else:
             self.ood_values = dict(_REPACKAGED)
-            images = self.require(self.root / "original")
-            labels = self.require(self.root / "labels")
-            found = [image_files_by_key(images), image_files_by_key(labels)]
-        return [Item(key, image, label) for key, image, label in pair(*found)]
-
-
-def image_files_by_key(folder: Path) -> dict[str, Path]:
-    """The images in a folder by their stems.
-
-    Raises:
-        ValueError: if two of them share a stem.
-    """
-    return by_key(image_files(folder), folder)
+            images = self.images_in(self.root / "original")
+            labels = self.labels_in(self.root / "labels")
+        return [Item(key, image, label) for key, image, label in pair(images, labels)]
 
 
 def labels_of_frames(frames: Path) -> dict[str, Path]:

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from datasets.anomalies import ANOMALY_SIZES, KNOWN, OBSTACLE_SIZES, UNKNOWN, AnomalyDataset
 from datasets.base import Item
-from datasets.files import by_key, image_files, pair
+from datasets.files import pair
 from utils.types import IGNORE_INDEX
 
 
@@ -15,7 +15,8 @@ class SMIYCAnomaly(AnomalyDataset):
     """SegmentMeIfYouCan's anomaly track (RoadAnomaly21): 10 validation, 100 test images.
 
     Labels hold 0 known, 1 unknown, 255 void. Those of the test images are not public: ``val`` has
-    the images whose names begin with ``validation``, ``labelled`` all that have a label.
+    the images whose names begin with ``validation``, ``labelled`` all that have a label (if no
+    labels are read, all).
     """
 
     name = "smiyc_anomaly"
@@ -29,20 +30,13 @@ class SMIYCAnomaly(AnomalyDataset):
 
     def files(self) -> list[Item]:
         """The pairs of the split."""
-        images = self.require(self.root / "images")
-        labels = self.require(self.root / "labels_masks")
-        found = [
-            by_key(image_files(images), images),
-            by_key(image_files(labels), labels, "_labels_semantic"),
-        ]
-        if self.split == "val":
-            found = [
-                {name: path for name, path in each.items() if name.startswith("validation")}
-                for each in found
-            ]
-        else:
-            found[0] = {name: path for name, path in found[0].items() if name in found[1]}
-        return [Item(key, image, label) for key, image, label in pair(*found)]
+        start = "validation" if self.split == "val" else ""
+        images = self.images_in(self.root / "images", f"{start}*")
+        folder = self.root / "labels_masks"
+        labels = self.labels_in(folder, f"{start}*", "_labels_semantic")
+        if labels is not None and self.split == "labelled":
+            images = {name: path for name, path in images.items() if name in labels}
+        return [Item(key, image, label) for key, image, label in pair(images, labels)]
 
 
 class SMIYCObstacle(SMIYCAnomaly):

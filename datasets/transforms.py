@@ -5,15 +5,13 @@ Nothing here touches a global generator.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
-from typing import Literal, Protocol, TypedDict
+from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor
-from torchvision import tv_tensors
 from torchvision.transforms.v2 import functional
 
 from datasets.crops import (
@@ -28,35 +26,16 @@ from datasets.crops import (
     resize_image,
     resize_map,
 )
+from datasets.items import by
 from datasets.photometric import adjust_colours, bilateral_blur, gaussian_blur
+from datasets.resize_crop import RandomResizeCrop
+from datasets.samples import RandomTransform, Sample, map_parts, plain, with_image
 
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
-Kind = Literal["resize", "scale_crop"]
+Kind = Literal["resize", "scale_crop", "resize_crop"]
 Fit = Literal["stretch", "middle"]
 Blur = Literal["none", "gaussian", "bilateral"]
-
-
-class Sample(TypedDict, total=False):
-    """One item of a data set."""
-
-    image: tv_tensors.Image  # (3, H, W), uint8
-    label: tv_tensors.Mask  # (H, W), uint8, void 255
-    weight: tv_tensors.Mask  # (H, W), float32; absent without weight maps
-    ood: tv_tensors.Mask  # (H, W), uint8: 0 class, 1 out of distribution, 255 neither; or absent
-    id: str
-    dataset: str
-    scene: str
-    condition: str
-    centre: tuple[int, int]  # (x, y) of the label that a crop has to show; or absent
-
-
-class RandomTransform(Protocol):
-    """A transform that draws from the generator it is given."""
-
-    def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
-        """Transform image, label and weight map alike."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -96,7 +75,7 @@ class Transform:
 
     def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
         """Resize the sample, then transform it at random."""
-        resized = _map_parts(sample, self.resize_image, self.resize_map)
+        resized = map_parts(sample, self.resize_image, self.resize_map)
         return self.randomise(resized, rng)
 
     def randomise(
@@ -117,7 +96,7 @@ class Transform:
         return sample
 
 
-def train_transform(
+def train_transform(  # noqa: PLR0913 - one keyword for each flag
     kind: Kind,
     size: Size,
     *,
@@ -127,12 +106,17 @@ def train_transform(
     scale_filter: ScaleFilter = "bilinear",
     hue: float = 0.0,
     blur: Blur = "none",
+    input_size: Size | None = None,
+    crop_classes: int = 0,
+    autoaug: bool = False,
 ) -> Transform:
     """The training transform: resize or crop, then colours, flip and blur.
 
     Args:
         kind: ``resize`` brings every image to ``size`` and does not keep the aspect ratio;
-            ``scale_crop`` scales at random within ``scale_range`` and cuts ``size`` out at random.
+            ``scale_crop`` scales at random within ``scale_range`` and cuts ``size`` out at random;
+            ``resize_crop`` resizes to ``input_size`` times a factor within ``scale_range`` and
+            cuts ``size`` out at random (see ``RandomResizeCrop``).
         size: (H, W) of every sample.
         flip: probability of a horizontal flip.
         colour_jitter: strength s; brightness, contrast and saturation factors lie in [1-s, 1+s].
@@ -142,12 +126,39 @@ def train_transform(
             jitter's adjustments, whose order is random.
         blur: of every image: ``gaussian`` with sigma in [0.15, 1.3] pixels, or ``bilateral`` with
             sigma in [0.05, 0.75].
+        input_size: (H, W) that ``resize_crop`` starts from; None for each image's own size.
+        crop_classes: of ``resize_crop``: it tries to show more label values than these.
+        autoaug: of ``resize_crop``: whether AutoAugment changes the colours.
 
     Raises:
-        ValueError: if an argument is out of range.
+        ValueError: if an argument is out of range, or a crop larger than the smallest resize.
     """
+    _refuse_out_of_range(size, flip, colour_jitter, hue, scale_range)
+    random: list[RandomTransform] = []
+    if kind == "scale_crop":
+        random.append(RandomScaleCrop(size, scale_range, scale_filter))
+    if kind == "resize_crop":
+        cut = RandomResizeCrop(size, input_size, scale_range, crop_classes, autoaug)
+        random.append(cut)
+    if colour_jitter or hue:
+        random.append(ColourJitter(colour_jitter, hue))
+    if flip:
+        random.append(RandomFlip(flip))
+    if blur != "none":
+        random.append(RandomBlur(blur))
+    return Transform(size if kind == "resize" else None, tuple(random))
+
+
+def _refuse_out_of_range(
+    size: Size,
+    flip: float,
+    colour_jitter: float,
+    hue: float,
+    scale_range: tuple[float, float],
+) -> None:
+    """Check what ``train_transform`` is given."""
     if min(size) < 1:
-        raise ValueError(f"a sample of {size[0]}x{size[1]} pixels is empty")
+        raise ValueError(f"a sample of {by(size)} pixels is empty")
     if not 0 <= flip <= 1:
         raise ValueError(f"the probability of a flip must lie in [0, 1], not {flip}")
     if colour_jitter < 0:
@@ -158,16 +169,31 @@ def train_transform(
         raise ValueError(f"the strength of the hue's shift must lie in [0, 0.5], not {hue}")
     if not 0 < scale_range[0] <= scale_range[1]:
         raise ValueError(f"the scale range must be 0 < least <= greatest, not {scale_range}")
-    random: list[RandomTransform] = []
-    if kind == "scale_crop":
-        random.append(RandomScaleCrop(size, scale_range, scale_filter))
-    if colour_jitter or hue:
-        random.append(ColourJitter(colour_jitter, hue))
-    if flip:
-        random.append(RandomFlip(flip))
-    if blur != "none":
-        random.append(RandomBlur(blur))
-    return Transform(size if kind == "resize" else None, tuple(random))
+
+
+def target_transform(
+    crop_size: Size, input_size: Size | None, *, flip: float = 0.0, autoaug: bool = False
+) -> Transform:
+    """The training transform of target images; nothing in it depends on a label.
+
+    Args:
+        crop_size: (H, W) that is cut out at one random place.
+        input_size: (H, W) of the resize before, which does not keep the aspect ratio; None for
+            each image's own size.
+        flip: probability of a horizontal flip.
+        autoaug: whether AutoAugment changes the colours.
+
+    Raises:
+        ValueError: if the crop is larger than the resize or the probability out of range.
+    """
+    return train_transform(
+        "resize_crop",
+        crop_size,
+        flip=flip,
+        scale_range=(1.0, 1.0),
+        input_size=input_size,
+        autoaug=autoaug,
+    )
 
 
 def eval_transform(size: Size | None, centre: Size | None = None) -> Transform:
@@ -192,7 +218,7 @@ class RandomFlip:
         """Mirror every part, or none."""
         if rng.random() >= self.probability:
             return sample
-        return _map_parts(sample, functional.horizontal_flip, functional.horizontal_flip)
+        return map_parts(sample, functional.horizontal_flip, functional.horizontal_flip)
 
 
 @dataclass(frozen=True)
@@ -213,7 +239,7 @@ class ColourJitter:
         if self.hue:
             amounts.append(rng.uniform(-self.hue, self.hue))
         order = rng.permutation(len(amounts)).tolist()
-        return _with_image(sample, adjust_colours(sample["image"], amounts, order))
+        return with_image(sample, adjust_colours(sample["image"], amounts, order))
 
 
 @dataclass(frozen=True)
@@ -224,10 +250,10 @@ class RandomBlur:
 
     def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
         """Change the image; label and weight map stay."""
-        image = _plain(sample["image"])
+        image = plain(sample["image"])
         if self.kind == "gaussian":
-            return _with_image(sample, gaussian_blur(image, 0.15 + 1.15 * rng.random()))
-        return _with_image(sample, bilateral_blur(image, rng.uniform(0.05, 0.75)))
+            return with_image(sample, gaussian_blur(image, 0.15 + 1.15 * rng.random()))
+        return with_image(sample, bilateral_blur(image, rng.uniform(0.05, 0.75)))
 
 
 @dataclass(frozen=True)
@@ -254,33 +280,11 @@ class RandomScaleCrop:
         scale = rng.uniform(*self.scale_range)
         rows = random_window(height, scale, self.size[0], rng, y)
         columns = random_window(width, scale, self.size[1], rng, x)
-        return _map_parts(
+        return map_parts(
             sample,
             lambda image: cut_image(image, rows, columns, self.scale_filter),
             lambda values: cut_map(values, rows, columns),
         )
-
-
-def _with_image(sample: Sample, image: Tensor) -> Sample:
-    return Sample(**{**sample, "image": tv_tensors.Image(image)})
-
-
-def _map_parts(
-    sample: Sample, image: Callable[[Tensor], Tensor], label: Callable[[Tensor], Tensor]
-) -> Sample:
-    """A sample with its image and its maps (label, weight, ood) transformed."""
-    changed = Sample(**sample)
-    changed["image"] = tv_tensors.Image(image(_plain(sample["image"])))
-    changed["label"] = tv_tensors.Mask(label(_plain(sample["label"])))
-    if "weight" in sample:
-        changed["weight"] = tv_tensors.Mask(label(_plain(sample["weight"])))
-    if "ood" in sample:
-        changed["ood"] = tv_tensors.Mask(label(_plain(sample["ood"])))
-    return changed
-
-
-def _plain(values: Tensor) -> Tensor:
-    return values.as_subclass(Tensor)
 
 
 def normalize(images: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from torchvision import tv_tensors
 
 from datasets.base import Item, SampleKey, SegDataset
 from datasets.files import IMAGE_SUFFIXES, by_key, read_image
-from datasets.transforms import Sample
+from datasets.samples import Sample
 
 
 class Unlabelled(SegDataset):

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 from torchvision.datasets import VOCSegmentation
 
 from datasets.base import Item, SegDataset
-from datasets.files import by_key, image_files, locked
+from datasets.files import locked
 from datasets.taxonomy import VOC as VOC_CLASSES
 from datasets.taxonomy import VOC_TRAIN_IDS
 
@@ -66,22 +66,22 @@ class VOC(SegDataset):
         folder = self._folder()
         augmented = self.year == "2012_aug" and self.split == "train"
         list_file = self._augmented_list(folder) if augmented else self._list(folder)
-        images = self.require(folder / "JPEGImages")
-        labels = self.require(
-            folder / ("SegmentationClassAug" if augmented else "SegmentationClass")
-        )
-        by_name = [by_key(image_files(each), each) for each in (images, labels)]
+        images = folder / "JPEGImages"
+        labels = folder / ("SegmentationClassAug" if augmented else "SegmentationClass")
+        image_paths, label_paths = self.images_in(images), self.labels_in(labels)
         items = []
         for line in list_file.read_text().splitlines():
             if not line.strip():
                 continue
             name = Path(line.split()[0]).stem  # some lists name the two files instead
-            for kind, found, where in zip(
-                ("image", "label"), by_name, (images, labels), strict=True
+            for kind, paths, where in (
+                ("image", image_paths, images),
+                ("label", label_paths, labels),
             ):
-                if name not in found:
+                if paths is not None and name not in paths:
                     raise ValueError(f"{list_file} lists {name}, but {where} has no such {kind}")
-            items.append(Item(name, by_name[0][name], by_name[1][name]))
+            label = None if label_paths is None else label_paths[name]
+            items.append(Item(name, image_paths[name], label))
         return items
 
     def _folder(self) -> Path:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from argparse import Namespace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,6 +18,7 @@ from datasets.parts import Part, build_parts, parse_part
 from datasets.transforms import eval_transform
 from engine import checkpoint
 from engine.evaluate import PredictionSource
+from engine.fuse_heads import HeadFusion
 from engine.monte_carlo import MonteCarloDropout
 from engine.predict import Predictor, Predicts, fitting
 from methods import METHODS, Method
@@ -151,7 +153,11 @@ def evaluation_batches(dataset: SegDataset, opts: Namespace) -> Any:
 def build_predictor(
     opts: Namespace, method: Method, *, samples: int | None = None
 ) -> Predictor | PredictionSource:
-    """How ``method`` is run over whole images, with that many dropout samples if any."""
+    """How ``method`` is run over whole images, with that many dropout samples if any.
+
+    Raises:
+        ValueError: if its networks upsample in different ways and ``--upsample`` is to do it.
+    """
     if isinstance(method, PredictionSource):
         return method
     predicts: Predicts = method
@@ -166,7 +172,26 @@ def build_predictor(
         scales=tuple(opts.eval_scales),
         fuse=opts.fuse,
         amp=opts.eval_amp,
+        heads=HeadFusion(opts.fuse_heads, opts.fuse_weight_aux),
+        upsample=opts.upsample,
+        align_corners=opts.upsample == "probs" and aligns_corners(method),
     )
+
+
+def aligns_corners(method: Method) -> bool:
+    """Whether the networks of a method upsample with aligned corners.
+
+    Raises:
+        ValueError: if they differ in it.
+    """
+    networks = method.members().values() or [method.deployable()]
+    found = {bool(getattr(network, "align_corners", False)) for network in networks}
+    if len(found) > 1:
+        raise ValueError(
+            "--upsample probs upsamples all members alike, and only some align corners: leave the"
+            " flag out"
+        )
+    return found.pop()
 
 
 def without_pretraining(opts: Namespace) -> Namespace:
@@ -175,7 +200,7 @@ def without_pretraining(opts: Namespace) -> Namespace:
 
 
 def method_to_train(opts: Namespace, dataset: SegDataset, *, resumed: bool) -> Method:
-    """The method at its start: backbone weights, or all weights of ``--ckpt``.
+    """The method at its start: backbone weights, or all weights of ``--init`` or ``--ckpt``.
 
     Args:
         opts: the flags.
@@ -188,16 +213,33 @@ def method_to_train(opts: Namespace, dataset: SegDataset, *, resumed: bool) -> M
     kind = METHODS[opts.method]
     if resumed:
         return kind(without_pretraining(opts), dataset.num_classes)
-    if opts.ckpt is None:
+    first = opts.init or opts.ckpt
+    if first is None:
         return kind(opts, dataset.num_classes)
-    content = checkpoint.read(opts.ckpt)
+    content = checkpoint.read(first)
+    if not opts.reset_head:
+        refuse_other_head(content.get("opts", {}), opts, first)
     method = kind(without_pretraining(opts), dataset.num_classes)
     left = checkpoint.load_network(
-        method.deployable(), content["model_state"], opts.ckpt, reset_head=opts.reset_head
+        method.deployable(), content["model_state"], first, reset_head=opts.reset_head
     )
     if left:
-        logger.info("%s loaded but for %s", opts.ckpt, ", ".join(left))
+        logger.info("%s loaded but for %s", first, ", ".join(left))
     return method
+
+
+def refuse_other_head(stored: dict[str, Any], opts: Namespace, path: Path) -> None:
+    """Refuse weights of another kind of class head, whose tensors may have the same names.
+
+    Raises:
+        ValueError: naming both and the flags that would help.
+    """
+    there = stored.get("head", opts.head)
+    if there != opts.head:
+        raise ValueError(
+            f"{path} was trained with --head {there}, this run has --head {opts.head}: its class"
+            " weights mean something else; add --reset_head for new ones, or type its head"
+        )
 
 
 def place(method: Method, opts: Namespace, device: torch.device) -> Method:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from datasets.base import SegDataset
+from engine.fuse_heads import has_two_heads
 from engine.run import file_hash
 from engine.trained import Trained
 from uncertainty.calibrators import Calibrator, load_calibrator
@@ -97,7 +98,7 @@ def refuse_misfit(loaded: Loaded, opts: Namespace, trained: Trained, sha256: str
     if mine != theirs:
         raise ValueError(
             f"{path} was fitted on {theirs} and this network gives {mine} (of an ensemble, of"
-            " dropout samples or of fused passes): fit one with the flags of this test"
+            " dropout samples, of fused passes or upsampled): fit one with the flags of this test"
         )
     if manifest["network"] != sha256:
         logger.warning("%s was fitted on another network", path)
@@ -108,6 +109,8 @@ def kind_of_logits(opts: Namespace, trained: Trained) -> str:
     passes = len(opts.eval_scales) * (2 if opts.eval_flip else 1)
     joined = bool(trained.method.members()) or opts.model == "deep_ensemble"
     fused = passes > 1 and opts.fuse == "probs"
+    fused |= opts.fuse_heads == "probs" and has_two_heads(opts)
+    fused |= opts.upsample == "probs"
     return LOG_PROBABILITIES if joined or fused or opts.mc_samples else LOGITS
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import pickle
 import re
 from argparse import Namespace
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,9 +20,10 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from datasets.taxonomy import SegClass
-from engine.mismatch import all_of_head, describe_mismatch
+from engine.averaging import WeightAverage
+from engine.mismatch import all_of_head, describe_mismatch, last_layer
 from methods.base import Method
-from network.deepwv3plus import from_published
+from network import from_published
 from utils.distributed import all_gather_object, is_main, rank
 from utils.files import open_atomically
 from utils.provenance import git_state
@@ -49,6 +52,19 @@ class Training:
     best_score: float | None = None
     stale: int = 0  # validations since the best one
     member_scores: dict[str, float] = field(default_factory=dict)  # best of each member
+    average: WeightAverage | None = None  # of the deployable network, where one is kept
+
+    @contextmanager
+    def deployed(self) -> Iterator[dict[str, Any]]:
+        """The deployable network holds the averaged weights inside, if there are any.
+
+        The value is what a checkpoint has to hold beside them to go on training.
+        """
+        if self.average is None:
+            yield {}
+            return
+        with self.average.deployed() as trained:
+            yield {"trained_state": trained}
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -160,7 +176,6 @@ def save(
     if not is_main():
         return
     content = {
-        **network_content(training.method.deployable(), training.step, opts, classes),
         "optimizer_state": by_name(training.optimizers),
         "scheduler_state": by_name(training.schedules),
         "best_score": training.best_score,
@@ -171,8 +186,10 @@ def save(
         "sampler": sampler,
         "rng": rng,
     }
-    for path in paths:
-        write(path, content)
+    with training.deployed() as trained:
+        network = network_content(training.method.deployable(), training.step, opts, classes)
+        for path in paths:
+            write(path, {**network, **trained, **content})
 
 
 def save_member(
@@ -193,12 +210,13 @@ def save_member(
     if not is_main():
         return
     content = {
-        **network_content(training.method.members()[name], training.step, opts, classes),
         "optimizer_state": training.optimizers[name].state_dict(),
         "scheduler_state": training.schedules[name].state_dict(),
         "best_score": training.member_scores[name],
     }
-    write(path, content)
+    with training.deployed():
+        member = training.method.members()[name]
+        write(path, {**network_content(member, training.step, opts, classes), **content})
 
 
 def network_content(
@@ -227,10 +245,15 @@ def exhausted(stale: int, patience: int | None) -> bool:
     return patience is not None and stale >= patience
 
 
+def last_step(opts: Namespace) -> int:
+    """Steps after which a run ends: ``--stop_itrs``, or ``--total_itrs`` as its schedule does."""
+    return min(opts.total_itrs, opts.stop_itrs or opts.total_itrs)
+
+
 def finished(content: dict[str, Any], opts: Namespace) -> bool:
     """Whether a checkpoint's content is the end of a run with these flags."""
     steps: int = content["cur_itrs"]
-    return steps >= opts.total_itrs or exhausted(content.get("stale", 0), opts.patience)
+    return steps >= last_step(opts) or exhausted(content.get("stale", 0), opts.patience)
 
 
 def resume(content: dict[str, Any], path: Path, training: Training) -> None:
@@ -244,7 +267,10 @@ def resume(content: dict[str, Any], path: Path, training: Training) -> None:
             f"{path} has weights but not the state of a run of this program:"
             " start a new run from it with --ckpt, without --continue_training"
         )
-    load_network(training.method.deployable(), content["model_state"], path)
+    trained = content.get("trained_state", content["model_state"])
+    load_network(training.method.deployable(), trained, path)
+    if training.average is not None:
+        training.average.load(content["model_state"])
     problem = training.method.load_state_dict(content["method_state"], strict=False)
     if problem.unexpected_keys or set(problem.missing_keys) & set(method_state(training.method)):
         raise ValueError(f"{path} was written by another method than this run's")
@@ -270,8 +296,8 @@ def load_network(
         network: takes the weights.
         state: named tensors.
         path: named in errors.
-        reset_head: leave the last layer and a learned temperature as they are where they differ or
-            only one side has them.
+        reset_head: leave the last layer as it is, and a learned temperature where only one side
+            has one.
 
     Raises:
         ValueError: listing the tensors that do not fit and the flag that would.
@@ -281,9 +307,10 @@ def load_network(
     extra = [name for name in state if name not in own]
     unlike = [name for name in own if name in state and own[name].shape != state[name].shape]
     if reset_head and all_of_head((*missing, *unlike), own) and all_of_head(extra, state):
-        left = {*extra, *unlike}
-        network.load_state_dict({k: v for k, v in state.items() if k not in left}, strict=False)
-        return [*missing, *unlike]
+        left = {*missing, *unlike, *last_layer(own)}
+        kept = {k: v for k, v in state.items() if k in own and k not in left}
+        network.load_state_dict(kept, strict=False)
+        return [name for name in own if name in left]
     if missing or extra or unlike:
         raise ValueError(describe_mismatch(own, state, path, missing, extra, unlike))
     network.load_state_dict(state)

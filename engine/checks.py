@@ -12,16 +12,16 @@ from datasets.anomalies import AnomalyDataset
 from datasets.corruptions import parse_corruption
 from datasets.parts import parse_part
 from engine.scoring import OOD_METRICS, check_score_flags, ood_names
+from engine.target_data import check_target_flags
 from engine.training_data import check_sampling_flags
 from methods import METHODS
 from methods.training_loss import check_loss_flags
-from network import ENSEMBLES
+from network import ENSEMBLES, TWO_HEADED
 from utils.arguments import missing_file
 from utils.distributed import planned_world_size
 
-OF_TRAINED = (  # need a network
-    *("test_only", "predict", "make_uncertainty_masks", "fit_calibrator", "fit_score"),
-)
+OF_PREDICTIONS = ("test_only", "predict", "make_uncertainty_masks", "make_pseudo_labels")
+OF_TRAINED = (*OF_PREDICTIONS, "fit_calibrator", "fit_score")  # need a network
 ACTIONS = (*OF_TRAINED, "report", "check_data", "list")
 OF_FILES = ("local", "cluster")  # calibrators that need more than logits
 
@@ -48,6 +48,8 @@ def check(opts: Namespace) -> Iterable[str]:
     if not actions:
         yield from check_loss_flags(opts)
         yield from check_sampling_flags(opts)
+        yield from check_target_flags(opts)
+        yield from METHODS[opts.method].check_training(opts)
 
 
 def check_network_flags(opts: Namespace) -> Iterable[str]:
@@ -65,8 +67,14 @@ def check_network_flags(opts: Namespace) -> Iterable[str]:
     if opts.model == "deeplabv3plus_timm" and not opts.backbone and opts.ckpt is None:
         yield "--model deeplabv3plus_timm needs --backbone NAME, such as resnet18"
     yield from check_score_flags(opts, has_members=has_members(opts))
-    if opts.ckpt is not None and not opts.ckpt.is_file():
-        yield missing_file("ckpt", opts.ckpt)
+    for name in ("ckpt", "init"):
+        path = getattr(opts, name)
+        if path is not None and not path.is_file():
+            yield missing_file(name, path)
+    if opts.init and action != "train":
+        yield f"--init is what a new run starts from; --{action} takes --ckpt"
+    if opts.init and opts.ckpt:
+        yield "--init and --ckpt both name weights; give one"
 
 
 def has_members(opts: Namespace) -> bool:
@@ -93,7 +101,7 @@ def check_outside_network(opts: Namespace) -> Iterable[str]:
     if opts.fit_calibrator in OF_FILES:
         yield f"--fit_calibrator {opts.fit_calibrator} needs the network; use temperature or vector"
     changed = {"eval_flip", "eval_scales", "sliding_window", "infer_size", "infer_fit"}
-    changed |= {"mc_samples", "eval_amp"}
+    changed |= {"mc_samples", "eval_amp", "fuse_heads", "fuse_weight_aux", "upsample"}
     for name in sorted(changed & opts.typed):
         yield f"--{name} changes how a network is run, and --logits_dir has only its logits"
 
@@ -101,8 +109,8 @@ def check_outside_network(opts: Namespace) -> Iterable[str]:
 def check_evaluation_flags(opts: Namespace) -> Iterable[str]:
     """Problems with what is measured."""
     if opts.calibrator is not None:
-        if not {"test_only", "predict", "make_uncertainty_masks"} & set(chosen_actions(opts)):
-            yield "--calibrator goes with --test_only, --predict and --make_uncertainty_masks"
+        if not set(OF_PREDICTIONS) & set(chosen_actions(opts)):
+            yield f"--calibrator goes with --{', --'.join(OF_PREDICTIONS)}"
         if not opts.calibrator.is_file():
             yield missing_file("calibrator", opts.calibrator)
     yield from check_evaluated_images(opts)
@@ -214,6 +222,34 @@ def needs_folder(opts: Namespace) -> bool:
     return DATASETS[opts.dataset].needs_root and not (opts.predict or opts.eval_on)
 
 
+def check_second_head(opts: Namespace) -> Iterable[str]:
+    """Problems with flags of an auxiliary head that there is not, and of pseudo labels unread."""
+    if not (opts.aux_head or opts.model in TWO_HEADED):
+        for name in ("head_norm", "use_se", "droprate", "drop", "head_init", "lambda_seg"):
+            if name in opts.typed:
+                yield f"--{name} is of a second head, which this network has not: add --aux_head"
+    if not METHODS[opts.method].reads_pseudo_labels(opts):
+        for name in ("pseudo_dir", "pseudo_threshold"):
+            if name in opts.typed:
+                yield f"--{name} is of pseudo labels, which --method rectified reads"
+
+
+def check_optimizer_flags(opts: Namespace) -> Iterable[str]:
+    """Problems with the optimizer and its rates."""
+    for name, active in (("nesterov", opts.nesterov), ("lr_repeat", opts.lr_repeat == "faithful")):
+        if active and name in opts.typed and (opts.optimizer != "sgd" or not opts.momentum):
+            yield f"--{name} is of stochastic gradient descent with momentum: add --optimizer sgd"
+    if opts.lr_repeat == "faithful" and not opts.nesterov:
+        yield "--lr_repeat faithful repeats Nesterov's update: add --nesterov"
+    if opts.warm_up and opts.lr_policy != "poly":
+        yield f"--warm_up goes with --lr_policy poly, not {opts.lr_policy}"
+    if opts.warm_up and opts.warm_up >= opts.total_itrs:
+        yield (
+            f"--warm_up {opts.warm_up} is as long as the schedule, --total_itrs {opts.total_itrs}:"
+            " the rate would never fall"
+        )
+
+
 def check_train_flags(opts: Namespace) -> Iterable[str]:
     """Problems with the flags about training."""
     kind = DATASETS[opts.dataset]
@@ -228,7 +264,10 @@ def check_train_flags(opts: Namespace) -> Iterable[str]:
             f" {processes * opts.accumulate}"
         )
     elif (
-        share == 1 and METHODS[opts.method].trains_network and not (opts.sync_bn and processes > 1)
+        share == 1
+        and METHODS[opts.method].trains_network
+        and opts.model not in TWO_HEADED  # no pooling branch
+        and not (opts.sync_bn and processes > 1)
     ):
         fix = "--batch_size 2" if opts.accumulate == 1 else "a smaller --accumulate"
         yield (
@@ -241,6 +280,8 @@ def check_train_flags(opts: Namespace) -> Iterable[str]:
             f"--crop_size {opts.crop_size[0]}x{opts.crop_size[1]} and --output_stride"
             f" {opts.output_stride} do not fit: the smallest side is {smallest}"
         )
+    yield from check_optimizer_flags(opts)
+    yield from check_second_head(opts)
     if opts.sync_bn and processes == 1:
         yield "--sync_bn joins processes: start with torchrun --nproc_per_node N main.py ..."
     elif opts.sync_bn and not torch.cuda.is_available():

@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from datasets.base import safe_name
+from datasets.items import safe_name
 from engine.pictures import Array, colours, full_palette, overlay, pictures, png, predicted_ids
 from utils.files import write_atomically
 from utils.types import IGNORE_INDEX, Batch, ForwardVariant, Prediction

@@ -17,7 +17,7 @@ from engine.memory import memory_advice
 from uncertainty.calibrators import Calibrator
 from utils.types import IGNORE_INDEX, Batch, Consumer, ForwardVariant, Predict, Prediction
 
-LOGIT_FIELDS = ("logits", "member_logits", "aux_logits")
+LOGIT_FIELDS = ("logits", "member_logits", "aux_logits", "main_logits", "member_aux_logits")
 MAP_FIELDS = (*LOGIT_FIELDS, "temperature", "member_temperatures")
 
 
@@ -170,19 +170,22 @@ def refuse_missing(prediction: Prediction, readers: Iterable[Consumer]) -> None:
                 )
 
 
-def resize(prediction: Prediction, size: Sequence[int]) -> Prediction:
-    """Resize all maps of a prediction to (H, W), bilinear without aligned corners."""
+def resize(
+    prediction: Prediction, size: Sequence[int], *, align_corners: bool = False
+) -> Prediction:
+    """Resize all maps of a prediction to (H, W), bilinear."""
     if tuple(prediction.logits.shape[-2:]) == tuple(size):
         return prediction
-    return replace_fields(prediction, MAP_FIELDS, lambda maps: resize_maps(maps, size))
+    change = partial(resize_maps, size=size, align_corners=align_corners)
+    return replace_fields(prediction, MAP_FIELDS, change)
 
 
-def resize_maps(maps: Tensor, size: Sequence[int]) -> Tensor:
-    """Resize (..., C, h, w) to (..., C, H, W), bilinear without aligned corners."""
+def resize_maps(maps: Tensor, size: Sequence[int], *, align_corners: bool = False) -> Tensor:
+    """Resize (..., C, h, w) to (..., C, H, W), bilinear."""
     if tuple(maps.shape[-2:]) == tuple(size):
         return maps
     flat = maps.reshape(-1, *maps.shape[-3:])
-    resized = F.interpolate(flat, size=tuple(size), mode="bilinear", align_corners=False)
+    resized = F.interpolate(flat, size=tuple(size), mode="bilinear", align_corners=align_corners)
     return resized.view(*maps.shape[:-2], *size)
 
 
@@ -205,6 +208,8 @@ def map_prediction(prediction: Prediction, mapping: ClassMapping) -> Prediction:
     probability is the sum of theirs. A model class mapped to void (255) is left out: the
     distribution is then that of the model given that the pixel is one of the scored classes.
     """
+    if mapping.prediction == tuple(range(len(mapping.names))):  # the mapping is one of labels
+        return prediction
     sources = [
         [source for source, target in enumerate(mapping.prediction) if target == index]
         for index in range(len(mapping.names))

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from datasets.base import safe_name
+from datasets.items import safe_name
 from engine.evaluate import PredictionSource, resize_maps
 from methods.base import Method
 from utils.types import FEATURES, Batch, Prediction
@@ -82,8 +82,10 @@ class External(Method):
         self.network = network
         self.name = name
 
-    def predict(self, images: Tensor, needs: frozenset[str] = frozenset()) -> Prediction:
-        """The network's logits, resized to the images.
+    def predict(
+        self, images: Tensor, needs: frozenset[str] = frozenset(), at_stride: bool = False
+    ) -> Prediction:
+        """The network's logits, resized to the images unless their own resolution is wanted.
 
         Raises:
             ValueError: if the output is not understood, or has other classes than the data set.
@@ -98,7 +100,8 @@ class External(Method):
                 f"{self.name} gives logits of the shape {tuple(logits.shape)}; expected"
                 f" (N, {self.num_classes}, h, w) for the {self.num_classes} classes of the data set"
             )
-        return Prediction(resize_maps(logits.float(), images.shape[-2:]))
+        logits = logits.float()
+        return Prediction(logits if at_stride else resize_maps(logits, images.shape[-2:]))
 
     def deployable(self) -> nn.Module:
         """The network itself."""

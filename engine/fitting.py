@@ -43,6 +43,7 @@ from utils.types import IGNORE_INDEX, Prediction
 OF_EVERY_FIT = (
     *("fit_calibrator", "infer_size", "infer_fit", "sliding_window", "window_overlap", "eval_flip"),
     *("eval_scales", "fuse", "eval_amp", "mc_samples", "eval_size", "random_seed"),
+    *("fuse_heads", "fuse_weight_aux", "upsample"),
 )
 OF_A_SEARCH = ("samples_per_image", "fit_objective", "min_t", "max_t", "t_step")
 FLAGS = {

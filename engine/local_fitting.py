@@ -10,12 +10,12 @@ import numpy as np
 from torch import Tensor
 
 from datasets.base import Item, SampleKey, SegDataset
-from datasets.transforms import Sample
+from datasets.samples import Sample
 from engine import build, checkpoint
-from engine.actions import train_method, validation
 from engine.evaluate import PredictionSource
 from engine.run import FinishedRun, Run, network_name, tested_name
 from engine.trained import Trained, network_hash
+from engine.training import RunData, train_method, validation
 from methods.local_temperature import LocalTemperatureScaling
 from uncertainty.calibrators import Calibrator
 from utils.log import logger
@@ -152,7 +152,7 @@ def fit_local(
         status = train_method(
             flags,
             run,
-            *parts,
+            RunData(parts.train, parts.validation),
             lambda _: method,
             lambda _: KeptLogits(method.calibrated),
             steps_per_epoch(len(parts.train), flags.batch_size),

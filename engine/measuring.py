@@ -8,6 +8,8 @@ from functools import partial
 
 from datasets.base import SegDataset
 from datasets.joined import Joined
+from datasets.taxonomy import ROAD, ClassMapping, names_of
+from datasets.taxonomy_adaptation import SYNTHIA_13, SYNTHIA_16
 from engine.scoring import build_scores, ood_names
 from engine.second_pass import component_sizes
 from engine.trained import Trained
@@ -20,12 +22,14 @@ from metrics.members import MemberMetrics
 from metrics.segmentation import SegmentationMetrics
 from uncertainty import SCORES
 from utils.arguments import at_least, choice, within
-from utils.types import Consumer
+from utils.types import IGNORE_INDEX, Consumer
 
 OF_MEMBERS: dict[str, Callable[[Sequence[str]], StreamingMetric]] = {
     "segmentation": SegmentationMetrics,
     "calibration": Calibration,
 }
+MIOU_SUBSETS = {"synthia16": ("16", SYNTHIA_16), "synthia13": ("13", SYNTHIA_13)}
+UNSHARED = frozenset(range(len(ROAD))) - set(SYNTHIA_16)
 OF_UNKNOWN_OBJECTS = ("ood", "components", "image_ood", "meta_classification")
 
 
@@ -39,6 +43,17 @@ def add_measurement_flags(group: _ArgumentGroup) -> None:
         default=["segmentation"],
         metavar="NAME",
         help=f"of a test: {', '.join(METRICS)}",
+    )
+    add(
+        "--miou_subsets",
+        choices=tuple(MIOU_SUBSETS),
+        nargs="*",
+        help="also the mIoU of the classes SYNTHIA shares; default: both after training on it",
+    )
+    add(
+        "--ignore_unshared",
+        action="store_true",
+        help="labels of terrain, truck and train, which SYNTHIA lacks, are void; not published",
     )
     add("--ece_bins", type=at_least(1), default=15, help="of the calibration errors")
     add(
@@ -77,12 +92,60 @@ def metric_settings(
         parity=opts.parity == "original",
         patch=opts.pavpu_patch,
         unannotated={part.name: part.unannotated for part in parts},
+        subsets=miou_subsets(opts, dataset, trained),
         in_domain={(parts[0].name, item.condition) for item in parts[0].items},
         per_scene=opts.per_scene,
         bootstrap=Bootstrap(opts.image_bootstrap, opts.random_seed)
         if opts.image_bootstrap
         else None,
     )
+
+
+def miou_subsets(
+    opts: Namespace, dataset: SegDataset, trained: Trained
+) -> dict[str, tuple[int, ...]]:
+    """The train ids of ``--miou_subsets`` by name, where nothing is typed those that are usual.
+
+    Raises:
+        ValueError: if they are asked for among other classes than the 19 of roads.
+    """
+    road = trained.class_names == dataset.class_names == names_of(ROAD)
+    chosen = opts.miou_subsets
+    if chosen is None:
+        learned = any((source.opts or {}).get("dataset") == "synthia" for source in trained.sources)
+        chosen = MIOU_SUBSETS if road and learned else ()
+    if chosen and not road:
+        raise ValueError(
+            f"--miou_subsets {' '.join(chosen)} are of the {len(ROAD)} road classes, which the"
+            f" network or {dataset.name} has not: leave the flag out"
+        )
+    return dict(MIOU_SUBSETS[name] for name in chosen)
+
+
+def without_unshared(
+    opts: Namespace, mapping: ClassMapping | None, names: Sequence[str]
+) -> ClassMapping | None:
+    """How classes meet, with ``--ignore_unshared`` those void that SYNTHIA does not have.
+
+    Args:
+        opts: the flags.
+        mapping: between the classes of network and data, None where they are the same.
+        names: of the scored classes.
+
+    Raises:
+        ValueError: if they are not the 19 of roads.
+    """
+    if not opts.ignore_unshared:
+        return mapping
+    if tuple(names) != names_of(ROAD):
+        raise ValueError(
+            f"--ignore_unshared concerns the {len(ROAD)} road classes, and these are"
+            f" {len(names)} ({', '.join(names[:3])}, ...): leave the flag out"
+        )
+    every = tuple(range(len(names)))
+    meeting = mapping or ClassMapping(tuple(names), every, every)
+    label = tuple(IGNORE_INDEX if index in UNSHARED else index for index in meeting.label)
+    return meeting._replace(label=label)
 
 
 def first_metrics(opts: Namespace) -> list[str]:

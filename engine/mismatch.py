@@ -11,23 +11,26 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from network import MODELS, build_model
-from network.heads import CLASS_HEADS, HeadOptions
+from network import MODELS, TWO_HEADED, PyramidOptions, build_model
+from network.heads import CLASS_HEADS, PLAIN, HeadOptions
 
-OF_MEMBER = re.compile(r"(?:members\.\d+\.)*")  # how the names of an ensemble begin
+# how the names of an ensemble's members and of a second head begin
+OF_HEAD = re.compile(r"(?:members\.\d+\.)*(?:aux_classifier\.)?")
+OF_AUX = "aux_classifier."
 OF_TEMPERATURE = ".temperature."  # in the names of a learned temperature
 
 
 def last_layer(state: dict[str, Tensor]) -> tuple[str, ...]:
     """Names of the classifying layer: the last convolution, of an ensemble each member's.
 
-    A learned temperature, which comes after it, is not meant.
+    A second head's follow those of the first. A learned temperature, which comes after it, is not
+    meant.
 
     Raises:
         IndexError: if there is no convolution.
     """
     last = {
-        OF_MEMBER.match(name)[0]: name  # type: ignore[index]
+        OF_HEAD.match(name)[0]: name  # type: ignore[index]
         for name in state
         if state[name].dim() == 4 and OF_TEMPERATURE not in name
     }
@@ -68,23 +71,63 @@ def describe_mismatch(
         if names
     ]
     fit = fitting_flags(state)
-    advice = "; it fits no model of this project"
+    advice = "it fits no model of this project"
     if fit is not None:
-        separable = " --separable_conv" if fit["separable_conv"] else ""
-        head = f" --head {fit['head']} --temperature {fit['temperature']}"
-        advice = f"; it fits --model {fit['model']}{separable}{head if of_head else ''}"
+        advice = f"it fits {typed(fit, of_head=of_head, two_heads=has_second_head(own))}"
         advice += ", or --reset_head trains a new head on top of it" if of_head else ""
-    return f"{path} does not fit the network: {', '.join(parts)}{advice}"
+    return f"{path} does not fit the network: {', '.join(parts)}; {advice}"
+
+
+def typed(fit: dict[str, Any], *, of_head: bool, two_heads: bool) -> str:
+    """The values of ``fitting_flags`` as they are typed.
+
+    Args:
+        fit: the values.
+        of_head: name the kind of the class head also where it is the usual one.
+        two_heads: whether the network that they do not fit has an auxiliary head.
+    """
+    words = ["--model", fit["model"]]
+    words += ["--separable_conv"] * fit["separable_conv"]
+    words += ["--aux_head"] * fit["aux_head"]
+    if "head_norm" in fit:
+        norm = "--head_norm bn" if fit["head_norm"] == "bn" else "--head_norm gn (or in)"
+        words += [norm, "--use_se" if fit["use_se"] else "without --use_se"]
+    elif two_heads:
+        words += ["without --aux_head"]
+    plain = (fit["head"], fit["temperature"]) == (PLAIN.kind, PLAIN.temperature)
+    if of_head or not plain:
+        words += ["--head", fit["head"], "--temperature", fit["temperature"]]
+    return " ".join(words)
+
+
+def has_second_head(state: dict[str, Tensor]) -> bool:
+    """Whether a state has an auxiliary head, of an ensemble any of its members."""
+    return any(OF_AUX in name for name in state)
+
+
+def pyramid_options(state: dict[str, Tensor]) -> PyramidOptions | None:
+    """The options of a state's auxiliary head that its names tell, None without such a head.
+
+    Group and instance norm have the same names; group norm, which every published command asks
+    for, stands for both.
+    """
+    names = [name for name in state if name.startswith(OF_AUX)]
+    if not names:
+        return None
+    norm = "bn" if any(name.endswith(".running_mean") for name in names) else "gn"
+    return PyramidOptions(norm, any(".se." in name for name in names))
 
 
 def fitting_flags(state: dict[str, Tensor]) -> dict[str, Any] | None:
     """Values of --model and its options whose network has the state's names and shapes.
 
     The last layer may differ; None where no network fits. Where nothing tells a linear head from a
-    cosine one, as without a bias, it is taken for a linear one.
+    cosine one, as without a bias, it is taken for a linear one. ``head_norm`` and ``use_se`` are
+    there for a state with an auxiliary head; see ``pyramid_options``.
     """
     separable = any(".body." in name for name in state)
     temperature = "learned" if any(OF_TEMPERATURE in name for name in state) else "none"
+    pyramid = pyramid_options(state)
     shapes = {name: tensor.shape for name, tensor in state.items() if tensor.dim() != 0}
     try:
         last = last_layer(state)
@@ -92,17 +135,27 @@ def fitting_flags(state: dict[str, Tensor]) -> dict[str, Any] | None:
         return None
     models = [model for model in MODELS if model != "deeplabv3plus_timm"]
     for kind, model in product(CLASS_HEADS, models):
-        head = HeadOptions(kind, temperature)
-        with torch.device("meta"):
-            candidate = build_model(model, 2, output_stride=16, separable_conv=separable, head=head)
-        theirs = {n: t.shape for n, t in candidate.state_dict().items() if t.dim() != 0}
-        if theirs.keys() == shapes.keys() and all(
-            theirs[name] == shapes[name] for name in theirs if name not in last
+        candidate = architecture(model, separable, HeadOptions(kind, temperature), pyramid)
+        if candidate.keys() == shapes.keys() and all(
+            candidate[name] == shapes[name] for name in candidate if name not in last
         ):
-            return {
+            fit = {
                 "model": model,
                 "separable_conv": separable,
                 "head": kind,
                 "temperature": temperature,
+                "aux_head": pyramid is not None and model not in TWO_HEADED,
             }
+            if pyramid is not None:
+                fit |= {"head_norm": pyramid.norm, "use_se": pyramid.squeeze_excitation}
+            return fit
     return None
+
+
+def architecture(
+    model: str, separable_conv: bool, head: HeadOptions, pyramid: PyramidOptions | None
+) -> dict[str, torch.Size]:
+    """Names and shapes of the tensors of a network of two classes, without counters."""
+    with torch.device("meta"):
+        network = build_model(model, 2, separable_conv=separable_conv, head=head, pyramid=pyramid)
+    return {name: t.shape for name, t in network.state_dict().items() if t.dim() != 0}

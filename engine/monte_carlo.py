@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.dropout import _DropoutNd
 
-from engine.predict import Predicts, as_members
+from engine.fusion import as_members
+from engine.predict import Predicts
 from network.ensemble import log_mean_softmax
 from utils.types import Prediction
 
@@ -19,6 +20,7 @@ class Samples(NamedTuple):
     """The samples of one image, those of one member after the other."""
 
     logits: Tensor  # (M, 1, C, H, W)
+    aux_logits: Tensor | None  # (M, 1, C, H, W), of second heads
     temperatures: Tensor | None  # (M, 1, 1, H, W)
     features: Tensor | None  # (1, D), of the last sample
 
@@ -26,6 +28,12 @@ class Samples(NamedTuple):
 def by_member(samples: list[Tensor]) -> Tensor:
     """Samples (M, ...) one by one to (M * samples, ...), member by member."""
     return torch.stack(samples, dim=1).flatten(0, 1)
+
+
+def joined(parts: list[Tensor | None], dim: int) -> Tensor | None:
+    """What all images have along one axis, None where they have nothing."""
+    known = [part for part in parts if part is not None]
+    return torch.cat(known, dim) if known else None
 
 
 class MonteCarloDropout:
@@ -55,37 +63,45 @@ class MonteCarloDropout:
         if not self.dropouts:
             raise ValueError("--mc_samples draws from dropout, and this network has none")
 
-    def predict(self, images: Tensor, needs: frozenset[str] = frozenset()) -> Prediction:
+    def predict(
+        self, images: Tensor, needs: frozenset[str] = frozenset(), at_stride: bool = False
+    ) -> Prediction:
         """The mean softmax of all samples, as log, with each sample in ``member_logits``."""
         devices = [images.device] if images.is_cuda else []
         with self._dropping(), torch.random.fork_rng(devices):
-            drawn = [self._predict_one(image[None], needs) for image in images]
+            drawn = [self._predict_one(image[None], needs, at_stride) for image in images]
         members = torch.cat([one.logits for one in drawn], dim=1)
-        features = [one.features for one in drawn if one.features is not None]
-        temperatures = [one.temperatures for one in drawn if one.temperatures is not None]
-        joint = torch.cat(temperatures, dim=1) if temperatures else None
+        temperatures = joined([one.temperatures for one in drawn], dim=1)
         return Prediction(
             log_mean_softmax(members),
             member_logits=members,
-            temperature=None if joint is None else joint.mean(0),
-            member_temperatures=joint,
-            features=torch.cat(features) if features else None,
+            temperature=None if temperatures is None else temperatures.mean(0),
+            member_temperatures=temperatures,
+            member_aux_logits=joined([one.aux_logits for one in drawn], dim=1),
+            features=joined([one.features for one in drawn], dim=0),
         )
 
-    def _predict_one(self, image: Tensor, needs: frozenset[str]) -> Samples:
+    def _predict_one(self, image: Tensor, needs: frozenset[str], at_stride: bool) -> Samples:
         """What dropout draws for one image (1, 3, H, W)."""
         logits: list[Tensor] = []
+        aux_logits: list[Tensor] = []
         temperatures: list[Tensor] = []
+        options = {"at_stride": True} if at_stride else {}
         for number in range(self.samples):
             torch.manual_seed(self.seed + number)
-            prediction = self.method.predict(image, needs)
+            prediction = self.method.predict(image, needs, **options)
             logits.append(as_members(prediction.member_logits, prediction.logits))
-            if prediction.temperature is not None:
-                temperatures.append(
-                    as_members(prediction.member_temperatures, prediction.temperature)
-                )
+            for members, whole, drawn in (
+                (prediction.member_aux_logits, prediction.aux_logits, aux_logits),
+                (prediction.member_temperatures, prediction.temperature, temperatures),
+            ):
+                if members is not None:
+                    drawn.append(members)
+                elif whole is not None:
+                    drawn.append(whole[None])
         return Samples(
             by_member(logits),
+            by_member(aux_logits) if aux_logits else None,
             by_member(temperatures) if temperatures else None,
             prediction.features,
         )

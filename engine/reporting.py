@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 import sys
-from argparse import Namespace, _ArgumentGroup
+from argparse import ArgumentParser, Namespace, _ArgumentGroup
 from collections.abc import Mapping
 from pathlib import Path
 
 from datasets.taxonomy import CAMVID, ROAD, names_of
 from engine.run import INCIDENTAL
+from methods import METHODS
 from utils.arguments import at_least
 from utils.distributed import is_main
 from utils.files import write_atomically
@@ -21,11 +22,21 @@ CAMVID_MINORITY = tuple(names_of(CAMVID)[index] for index in (2, 6, 7, 9, 10))
 
 LONGEST_HEAD = 512  # bytes, within which a file says what it is
 
+
+def flags_of_methods() -> frozenset[str]:
+    """The flags that only some methods read."""
+    parser = ArgumentParser(add_help=False)
+    for method in METHODS.values():
+        method.add_flags(parser.add_argument_group())
+    return frozenset(action.dest for action in parser._actions)
+
+
 # Flags that tell no two results apart, beside those that change nothing that is computed: the
 # seed, paths that differ from seed to seed, what --eval_size says too.
 NOT_TOLD_APART = INCIDENTAL | {
     *("random_seed", "weight", "mask_dir", "crop_val", "val_batch_size", "val_interval"),
     *("report", "report_dir", "baseline", "minority", "bootstrap", "make_uncertainty_masks"),
+    *("make_pseudo_labels", "pseudo_dir", "init", "target_root", "miou_subsets"),
     *("robustness_source", "confidence", "parity", "per_scene", "image_bootstrap"),
     *("ood_score", "ood_threshold", "component_sizes", "meta_threshold", "score_statistics"),
     # of fitting a calibrator; the calibrator of a test says what it was fitted with
@@ -35,21 +46,41 @@ NOT_TOLD_APART = INCIDENTAL | {
     "lts_validation_share",
 }
 # Flags of a training, which a test has too but does not read.
-OF_TRAINING = frozenset(
-    {
-        *("train_split", "train_transform", "scale_range", "flip", "color_jitter", "num_classes"),
-        *("pretrained_backbone", "bn_momentum", "sync_bn", "reset_head", "method", "loss_type"),
-        *("loss_normalize", "focal_gamma", "focal_alpha", "alpha", "optimizer", "lr"),
-        *("backbone_lr_factor", "momentum", "weight_decay", "lr_policy", "step_size"),
-        *("total_itrs", "batch_size", "accumulate", "amp", "channels_last", "compile"),
-        *("activation_checkpointing", "deterministic", "member", "ensemble_lr", "num_models"),
-        # heads: a test takes them from the checkpoint
-        *("head", "temperature", "temperature_floor", "fast_cosine"),
-        *("wt_bound", "batch_weighting", "border_window", "strict_bdr_cls", "boundary_weight"),
-        *("loss_reduction", "rlx_off_epoch", "rescale", "repoly", "poly_exp", "epochs"),
-        *("epoch_itrs", "class_uniform_pct", "class_uniform_tile", "coarse_boost_classes"),
-        *("max_cu_epoch", "coarse_root", "hue_jitter", "blur", "scale_filter"),
-    }
+OF_TRAINING = (
+    frozenset(
+        {
+            *(
+                "train_split",
+                "train_transform",
+                "scale_range",
+                "flip",
+                "color_jitter",
+                "num_classes",
+            ),
+            *("pretrained_backbone", "bn_momentum", "sync_bn", "reset_head", "method", "loss_type"),
+            *("loss_normalize", "focal_gamma", "focal_alpha", "alpha", "optimizer", "lr"),
+            *("backbone_lr_factor", "momentum", "weight_decay", "lr_policy", "step_size"),
+            *("total_itrs", "batch_size", "accumulate", "amp", "channels_last", "compile"),
+            *("activation_checkpointing", "deterministic", "member", "ensemble_lr", "num_models"),
+            # heads: a test takes them from the checkpoint
+            *("head", "temperature", "temperature_floor", "fast_cosine"),
+            *("wt_bound", "batch_weighting", "border_window", "strict_bdr_cls", "boundary_weight"),
+            *("loss_reduction", "rlx_off_epoch", "rescale", "repoly", "poly_exp", "epochs"),
+            *("epoch_itrs", "class_uniform_pct", "class_uniform_tile", "coarse_boost_classes"),
+            *("max_cu_epoch", "hue_jitter", "blur", "scale_filter", "input_size", "crop_classes"),
+            *("autoaug", "nesterov", "lr_repeat", "warm_up", "ema", "lambda_seg"),
+            *("aux_head", "head_norm", "use_se", "droprate", "head_init"),
+            *("target_dataset", "target_root", "target_split", "target_condition"),
+            *(
+                "target_input_size",
+                "target_flip",
+                "autoaug_target",
+                "pseudo_dir",
+                "pseudo_threshold",
+            ),
+        }
+    )
+    | flags_of_methods()
 )
 
 

@@ -12,8 +12,19 @@ from engine.run import INCIDENTAL
 from network import MODELS
 
 OF_A_COMMAND = {  # never taken over from a checkpoint
-    *("test_only", "predict", "make_uncertainty_masks", "report", "check_data", "list"),
-    *("ckpt", "weight", "continue_training", "overwrite", "output_dir", "traceback", "gpu_id"),
+    *("test_only", "predict", "make_uncertainty_masks", "make_pseudo_labels", "report"),
+    *(
+        "check_data",
+        "list",
+        "ckpt",
+        "init",
+        "weight",
+        "continue_training",
+        "overwrite",
+        "output_dir",
+        "traceback",
+        "gpu_id",
+    ),
     *(
         "fit_calibrator",
         "fit_score",
@@ -22,18 +33,30 @@ OF_A_COMMAND = {  # never taken over from a checkpoint
         "external",
         "logits_dir",
         "eval_on",
-        "robustness_source",
+        *("robustness_source", "miou_subsets", "ignore_unshared"),
     ),
 }
 FIXED_BY_CHECKPOINT = (
     *("model", "backbone", "separable_conv", "member", "num_models"),
     *("head", "temperature", "temperature_floor"),
+    *("aux_head", "head_norm", "use_se"),
 )
-NETWORK_FLAGS = (*FIXED_BY_CHECKPOINT, "output_stride", "dropout")
+NETWORK_FLAGS = (
+    *(*FIXED_BY_CHECKPOINT, "output_stride", "dropout", "droprate", "head_init"),
+    *("fuse_heads", "fuse_weight_aux", "upsample"),
+)
 DATA_FLAGS = (
     *("data_root", "year", "condition", "val_split", "crop_size"),
     *("eval_size", "eval_centre", "infer_size", "infer_fit", "sliding_window", "window_overlap"),
 )
+OF_TARGET = {  # whose images get pseudo labels
+    "dataset": "target_dataset",
+    "data_root": "target_root",
+    "train_split": "target_split",
+    "condition": "target_condition",
+}
+NO_SPLIT = "none"  # of --val_split: train without validation
+SIZES = {"eval_size", "crop_val", "eval_centre"}  # one of them is typed in place of the others
 PUBLISHED_NAME = re.compile(r"(?:best|latest)_(?P<model>.+)_(?P<dataset>[^_]+)_os(?P<stride>8|16)")
 
 
@@ -59,43 +82,70 @@ def typed_values(opts: Namespace) -> dict[str, Any]:
     return {name: value for name, value in vars(opts).items() if name in opts.typed}
 
 
+def wanted_flags(opts: Namespace) -> set[str] | None:
+    """The names that an action takes from a checkpoint; None for all of a run that goes on."""
+    joined = opts.model == "deep_ensemble"
+    makes = opts.make_uncertainty_masks or opts.make_pseudo_labels
+    if opts.test_only or opts.predict or makes or opts.fit_calibrator or opts.fit_score:
+        wanted = {"dataset", *DATA_FLAGS} | (set() if joined else {"method", *NETWORK_FLAGS})
+        if opts.fit_calibrator == "local":
+            wanted -= {"method"}
+        if makes or opts.fit_score:
+            wanted |= {"train_split", "train_transform"}
+        return wanted
+    return None if opts.continue_training else set()
+
+
 def restored_flags(opts: Namespace) -> dict[str, Any]:
     """The flags that ``--ckpt`` brings along, as defaults.
 
     To go on training, all that say what the run computes; to use the network, its own and, unless
-    another data set was typed, the data's. Of a deep ensemble it is the first member's data.
+    another data set was typed, the data's. Of a deep ensemble it is the first member's data; for
+    pseudo labels the target domain's.
 
     Raises:
         ValueError: if a typed flag contradicts one that cannot be changed.
     """
-    joined = opts.model == "deep_ensemble"
-    fits = opts.fit_calibrator or opts.fit_score
-    path = (opts.weight or [None])[0] if joined else opts.ckpt
-    if path is None or not path.is_file():
-        return {}
-    if opts.test_only or opts.predict or opts.make_uncertainty_masks or fits:
-        wanted = {"dataset", *DATA_FLAGS} | (set() if joined else {"method", *NETWORK_FLAGS})
-        if opts.fit_calibrator == "local":
-            wanted -= {"method"}
-        if opts.make_uncertainty_masks or opts.fit_score:
-            wanted |= {"train_split", "train_transform"}
-    elif opts.continue_training:
-        wanted = None
-    else:
+    path = (opts.weight or [None])[0] if opts.model == "deep_ensemble" else opts.ckpt
+    wanted = wanted_flags(opts)
+    if path is None or not path.is_file() or wanted == set():
         return {}
     stored = stored_flags(path)
+    if opts.make_pseudo_labels and stored.get("target_dataset"):
+        stored |= {name: stored[target] for name, target in OF_TARGET.items()}
     restored = {
         name: value
         for name, value in stored.items()
-        if (name in wanted if wanted else name not in OF_A_COMMAND)
+        if (name not in OF_A_COMMAND if wanted is None else name in wanted)
     }
+    refuse_contradictions(opts, restored, path, everything=wanted is None)
+    if wanted and restored.get("val_split") == NO_SPLIT:
+        del restored["val_split"]
+    if opts.typed & {"dataset"} and opts.dataset != stored.get("dataset"):
+        restored = {name: v for name, v in restored.items() if name not in DATA_FLAGS}
+    if wanted and opts.typed & SIZES:
+        restored = {name: v for name, v in restored.items() if name not in SIZES}
+    return restored
+
+
+def refuse_contradictions(
+    opts: Namespace, restored: dict[str, Any], path: Path, *, everything: bool
+) -> None:
+    """Refuse typed flags that a checkpoint decides otherwise.
+
+    Args:
+        opts: the flags.
+        restored: those of the checkpoint.
+        path: of the checkpoint.
+        everything: whether all of them are fixed, or those of the network alone.
+
+    Raises:
+        ValueError: naming the flag and both values.
+    """
     for name, value in typed_values(opts).items():
-        fixed = name in restored and (wanted is None or name in FIXED_BY_CHECKPOINT)
+        fixed = name in restored and (everything or name in FIXED_BY_CHECKPOINT)
         if fixed and name not in INCIDENTAL and value != restored[name]:
             raise ValueError(
                 f"--{name} {value} contradicts {path}, which was trained with"
                 f" --{name} {restored[name]}: leave the flag out"
             )
-    if opts.typed & {"dataset"} and opts.dataset != stored.get("dataset"):
-        restored = {name: v for name, v in restored.items() if name not in DATA_FLAGS}
-    return restored

@@ -22,10 +22,20 @@ from utils.files import remove_leftovers
 INCIDENTAL = frozenset(
     {
         *("data_root", "cache", "num_workers", "download", "print_interval", "gpu_id", "ckpt"),
-        *("continue_training", "overwrite", "output_dir", "run_name", "traceback", "enable_vis"),
+        *(
+            "stop_itrs",
+            "init",
+            "continue_training",
+            "overwrite",
+            "output_dir",
+            "run_name",
+            "traceback",
+            "enable_vis",
+        ),
         *("vis_port", "vis_env", "vis_num_samples", "save_val_results", "server_format"),
         *("test_only", "predict", "check_data", "list", "save_probs", "metrics", "scores"),
-        *("make_uncertainty_masks", "weight", "report", "fit_calibrator", "fit_score"),
+        *("make_uncertainty_masks", "make_pseudo_labels", "weight", "report"),
+        *("fit_calibrator", "fit_score"),
         *("report_dir", "baseline", "minority", "bootstrap", "robustness_source", "lts_cache_gb"),
     }
 )

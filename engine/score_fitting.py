@@ -25,7 +25,7 @@ FITTED = ("sml", "react", "dice")  # one file serves all of them
 # What the statistics follow from beside the network and the images.
 OF_A_FIT = (
     *("infer_size", "infer_fit", "sliding_window", "window_overlap", "eval_flip", "eval_scales"),
-    *("fuse", "eval_amp", "mc_samples", "eval_size"),
+    *("fuse", "eval_amp", "mc_samples", "eval_size", "fuse_heads", "fuse_weight_aux", "upsample"),
 )
 
 

@@ -24,7 +24,10 @@ from utils.variants import by_variant
 # Brightest colours. They are where the maps of a good network end, not where the score does: of a
 # MobileNetV2 on CamVid, half the entropy is below 0.2 nats and 98 % below 1.5 (of at most 2.4).
 ENTROPY = 1.5  # nats
-INFORMATION = 0.5  # nats
+DIVERGENCES = {  # nats, and why more is clipped
+    "mutual_information": (0.5, "the maximum is log members"),
+    "disagreement": (1.0, "there is no maximum"),
+}
 TILES_IN_A_ROW = 5
 SMALLEST_TILE, LARGEST_TILE = 320, 640  # pixels
 
@@ -167,8 +170,9 @@ def score_scale(
             most = math.log(num_classes)
             note = f"the maximum is log {num_classes} = {most:.2f}"
             return Scale(0, min(most, ENTROPY), "nats", note, clipped=most > ENTROPY)
-        case "mutual_information":
-            return Scale(0, INFORMATION, "nats", "the maximum is log members", clipped=True)
+        case "mutual_information" | "disagreement":
+            high, note = DIVERGENCES[name]
+            return Scale(0, high, "nats", note, clipped=True)
         case "msp" | "margin":
             return Scale(0, 1, "probability")
         case "member_variance":

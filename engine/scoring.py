@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from datasets.transforms import IMAGENET_STD
+from engine.fuse_heads import has_two_heads
 from engine.trained import Trained
 from uncertainty import (
     PUBLISHED,
@@ -92,11 +93,21 @@ def check_score(opts: Namespace, flag: str, name: ScoreName, *, has_members: boo
             f"--{flag} {name} reads the learned temperature, which this network has not: train one"
             " with --temperature learned, or take a score without, such as energy or msp"
         )
+    if name.needs_heads and (opts.logits_dir or (known and not has_two_heads(opts))):
+        yield (
+            f"--{flag} {name} compares the two heads of a network, and this one has one: train one"
+            " with --aux_head, or choose another score"
+        )
     several = opts.eval_flip or len(opts.eval_scales) > 1
     if name.needs_logits and several and opts.fuse == "probs":
         yield (
             f"--{flag} {name} reads logits, and --fuse probs leaves only the mean probabilities of"
             " the mirrored and scaled passes: add --fuse logits or --fuse members"
+        )
+    if name.needs_logits and opts.upsample == "probs":
+        yield (
+            f"--{flag} {name} reads logits, and --upsample probs leaves only probabilities: leave"
+            " --upsample out"
         )
     if name.needs_statistics and not (opts.score_statistics or opts.fit_score):
         yield (

@@ -16,7 +16,13 @@ from engine import build, calibration, checkpoint
 from engine.batch import prepare
 from engine.consumers import SaveResults, ServerWriter
 from engine.evaluate import merge, run_pass
-from engine.measuring import first_metrics, member_metrics, metric_settings, refuse_missing_labels
+from engine.measuring import (
+    first_metrics,
+    member_metrics,
+    metric_settings,
+    refuse_missing_labels,
+    without_unshared,
+)
 from engine.results import describe_data, describe_sources, save_image_scores, show
 from engine.run import network_name, refuse_other_result, result_file
 from engine.score_maps import score_writers
@@ -62,7 +68,7 @@ def run_test(opts: Namespace) -> int:
     subject = tested(opts)
     dataset, trained, sha256, loaded, path = subject
     build.be_deterministic(opts)
-    mapping = mapping_between(trained, dataset)
+    mapping = mapping_between(trained.class_names, dataset)
     names = mapping.names if mapping else dataset.class_names or trained.class_names
     began = time.perf_counter()
     results, metrics = measured(opts, subject, mapping, names)
@@ -131,7 +137,7 @@ def measured(
         build.build_predictor(opts, method, samples=opts.mc_samples),
         method.deployable(),
         prepare=partial(prepare, device=device, channels_last=opts.channels_last),
-        mapping=mapping,
+        mapping=without_unshared(opts, mapping, names),
         calibrator=loaded.calibrator if loaded else None,
     )
     batches = build.evaluation_batches(dataset, opts)

@@ -11,14 +11,15 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.amp import GradScaler
 from torch.nn.parallel import DistributedDataParallel
 
 from datasets.taxonomy import SegClass
 from engine import checkpoint
+from engine.averaging import WeightAverage
 from engine.batch import prepare
-from engine.checkpoint import Training, exhausted
+from engine.checkpoint import Training, exhausted, last_step
 from engine.memory import memory_advice
 from engine.meter import Meter, NonFiniteLossError
 from engine.run import Run, member_run_name
@@ -58,6 +59,7 @@ def start(method: Method, opts: Namespace, device: torch.device) -> Training:
     optimizers = method.optimizers()
     return Training(
         method=method,
+        average=WeightAverage(method.deployable(), opts.ema) if opts.ema else None,
         optimizers=optimizers,
         schedules=method.schedules(optimizers),
         scaler=(
@@ -91,7 +93,7 @@ def optimizer_step(
     """One update from one or more micro-batches: one backward each over the sum of the losses.
 
     Returns:
-        The last micro-batch's names with the losses averaged over the micro-batches.
+        The last micro-batch's names with losses and logs joined over the micro-batches.
     """
     for optimizer in training.optimizers.values():
         optimizer.zero_grad(set_to_none=True)
@@ -107,13 +109,32 @@ def optimizer_step(
     for name in outputs[-1].losses:
         training.scaler.step(training.optimizers[name])
     training.scaler.update()
+    if training.average is not None:
+        training.average.update(training.step + 1)
     for schedule in training.schedules.values():
         schedule.step()
     losses = {
         name: torch.stack([out.losses[name].detach() for out in outputs]).mean()
         for name in outputs[-1].losses
     }
-    return StepOutput(losses, outputs[-1].logs)
+    return StepOutput(losses, joint_logs([out.logs for out in outputs]))
+
+
+def joint_logs(logs: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """Means over micro-batches of what each logs; extremes of what ends with _min or _max."""
+    if len(logs) == 1:
+        return logs[0]
+    joint = {}
+    for name in logs[-1]:
+        values = torch.stack([one[name] for one in logs if name in one])
+        match name.rpartition("_")[2]:
+            case "min":
+                joint[name] = values.amin()
+            case "max":
+                joint[name] = values.amax()
+            case _:
+                joint[name] = values.float().mean()
+    return joint
 
 
 @dataclass
@@ -130,7 +151,7 @@ class Trainer:
     run: Run
     log: RunLog
     device: torch.device
-    validate: Validate
+    validate: Validate | None
     classes: tuple[SegClass, ...]
     sampler: dict[str, Any]
     visualizer: Visualizer | None = None
@@ -149,9 +170,13 @@ class Trainer:
         checkpoint.save(paths, training, opts=self.opts, classes=self.classes, sampler=self.sampler)
 
     def validated(self, training: Training) -> None:
-        """Validate, log the scores, keep the best."""
+        """Validate, log the scores, keep the best; without held-out data, save."""
+        if self.validate is None:
+            self.save(training)
+            return
         training.method.eval()
-        results = self.validate()
+        with training.deployed():
+            results = self.validate()
         training.method.train()
         if self.first:
             warn_of_absent_classes(results["total"].get("class_accuracy", {}))
@@ -176,7 +201,7 @@ class Trainer:
         logger.info(
             "step %d/%d  val %s %s  best %s%s",
             training.step,
-            self.opts.total_itrs,
+            last_step(self.opts),
             selection.title,
             selection.text(score),
             selection.text(training.best_score),
@@ -218,7 +243,7 @@ def scalars(results: dict[str, Any]) -> dict[str, float]:
 
 
 def train(training: Training, batches: Iterator[Batch], trainer: Trainer) -> Stopped | None:
-    """Train to ``--total_itrs`` steps, or until validation has not improved for ``--patience``.
+    """Train to the last step, or until validation has not improved for ``--patience``.
 
     Nothing in the loop waits for the device except where a number is printed.
 
@@ -228,17 +253,15 @@ def train(training: Training, batches: Iterator[Batch], trainer: Trainer) -> Sto
     Raises:
         NonFiniteLossError: naming the step and its images; the last finite state is saved.
     """
-    opts, device = trainer.opts, trainer.device
+    opts, device, end = trainer.opts, trainer.device, last_step(trainer.opts)
     training.method.train()
     module = parallel(training.method, device)
     meter = Meter(device)
-    bar: Progress[Any] = progress(
-        total=opts.total_itrs, initial=training.step, desc="train", unit="it"
-    )
+    bar: Progress[Any] = progress(total=end, initial=training.step, desc="train", unit="it")
     with StopRequest() as stop, memory_advice("train"), bar:
         if training.method.selection.from_start and training.best_score is None:
             trainer.validated(training)
-        while training.step < opts.total_itrs and not exhausted(training.stale, opts.patience):
+        while training.step < end and not exhausted(training.stale, opts.patience):
             seed_step(opts.random_seed, training.step)
             micro = [
                 prepare(next(batches), device, channels_last=opts.channels_last)
@@ -248,7 +271,7 @@ def train(training: Training, batches: Iterator[Batch], trainer: Trainer) -> Sto
             meter.add(training.step, out, [name for batch in micro for name in batch["id"]])
             training.step += 1
             bar.update()
-            last = training.step == opts.total_itrs
+            last = training.step == end
             due = last or trainer.due(training.step)
             if due or training.step % opts.print_interval == 0:
                 report(training, meter, trainer, bar)
@@ -258,7 +281,7 @@ def train(training: Training, batches: Iterator[Batch], trainer: Trainer) -> Sto
             if due:
                 trainer.validated(training)
                 meter.reset()
-    if training.step < opts.total_itrs:
+    if training.step < end:
         logger.info(
             "stopped at step %d: no improvement in %d validations", training.step, training.stale
         )

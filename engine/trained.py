@@ -19,6 +19,7 @@ from datasets.taxonomy import (
     names_of,
     palette_of,
 )
+from datasets.taxonomy_adaptation import ROBOTCAR
 from datasets.taxonomy_mapillary import MAPILLARY
 from engine import checkpoint
 from engine.build import without_pretraining
@@ -182,12 +183,12 @@ def published_classes(path: Path, num_classes: int) -> tuple[SegClass, ...]:
     Raises:
         ValueError: if no known set has that many.
     """
-    for classes in (ROAD, VOC, MAPILLARY):
+    for classes in (ROAD, VOC, MAPILLARY, ROBOTCAR):
         if len(classes) == num_classes:
             return classes
     raise ValueError(
         f"{path} has {num_classes} classes and does not name them; files without names are"
-        " taken for Cityscapes (19), VOC (21) or Mapillary Vistas (65)"
+        " taken for Cityscapes (19), VOC (21), Mapillary Vistas (65) or RobotCar (9)"
     )
 
 
@@ -205,22 +206,26 @@ def refuse_other_classes(trained: Trained, dataset: SegDataset) -> None:
         )
 
 
-def mapping_between(trained: Trained, dataset: SegDataset) -> ClassMapping | None:
+def mapping_between(names: tuple[str, ...], dataset: SegDataset) -> ClassMapping | None:
     """How the network's classes and the data set's meet; None where they are the same.
 
     Images without class labels meet any network.
 
+    Args:
+        names: the network's classes.
+        dataset: the images.
+
     Raises:
         ValueError: if no mapping is known.
     """
-    if trained.class_names == dataset.class_names or not dataset.classes:
+    if names == dataset.class_names or not dataset.classes:
         return None
-    mapping = class_mapping(trained.class_names, dataset.class_names)
+    mapping = class_mapping(names, dataset.class_names)
     if mapping is None:
         raise ValueError(
-            f"the network's {len(trained.class_names)} classes"
-            f" ({', '.join(trained.class_names[:4])}, ...) and the {dataset.num_classes} of"
-            f" {dataset.name} ({', '.join(dataset.class_names[:4])}, ...) have no known mapping;"
-            " test on a data set with its classes, or fine-tune with --ckpt and --reset_head"
+            f"the network's {len(names)} classes ({', '.join(names[:4])}, ...) and the"
+            f" {dataset.num_classes} of {dataset.name} ({', '.join(dataset.class_names[:4])}, ...)"
+            " have no known mapping; test on a data set with its classes, or fine-tune with --ckpt"
+            " and --reset_head"
         )
     return mapping

@@ -11,14 +11,18 @@ from datasets.base import SegDataset
 from datasets.class_uniform import ClassUniform, find_centroids
 from datasets.epochs import EpochOrder, Permutations, epoch_steps
 from datasets.joined import Joined
+from datasets.pseudo_labels import PseudoLabels
+from datasets.resize_crop import refuse_small
 from datasets.transforms import Blur, Transform, train_transform
 from datasets.uncertainty_masks import UncertaintyMasks
 from engine.build import data_set
+from engine.pseudo_labels import label_directory
 from methods import METHODS
-from utils.arguments import at_least, choice, ids, within
+from utils.arguments import at_least, choice, ids, size, within
 from utils.log import logger
 
 COARSE_SPLIT = "train_extra"
+OF_RESIZE_CROP = ("input_size", "crop_classes", "autoaug")
 OF_CLASS_UNIFORM = ("class_uniform_tile", "coarse_boost_classes", "max_cu_epoch")
 
 
@@ -27,11 +31,15 @@ def add_sampling_flags(group: _ArgumentGroup) -> None:
     add = group.add_argument
     add(
         "--train_transform",
-        type=choice("transform", ("resize", "scale_crop")),
+        type=choice("transform", ("resize", "scale_crop", "resize_crop")),
         default="resize",
-        help="resize: to crop_size, aspect not kept; scale_crop: random scale, padded random crop",
+        help="resize: to crop_size, aspect not kept; scale_crop: random scale, padded random crop;"
+        " resize_crop: to input_size times a random scale, random crop",
     )
-    add("--scale_range", type=within(0.1, 10), nargs=2, default=(0.5, 2.0), help="of scale_crop")
+    add("--scale_range", type=within(0.1, 10), nargs=2, default=(0.5, 2.0), help="of both crops")
+    add("--input_size", type=size, help="of resize_crop: N or HxW; default: the image's own")
+    add("--crop_classes", type=at_least(0), default=0, help="of resize_crop: show more, 10 tries")
+    add("--autoaug", action="store_true", help="of resize_crop: AutoAugment's colours")
     add("--scale_filter", choices=("bilinear", "bicubic"), default="bilinear", help="of scale_crop")
     add("--flip", type=within(0, 1), default=0.0, help="probability of a mirrored sample")
     add("--color_jitter", type=within(0, 1), default=0.0, help="0.5: brightness, contrast, ...")
@@ -56,12 +64,32 @@ def check_sampling_flags(opts: Namespace) -> Iterable[str]:
         )
     if opts.scale_filter != "bilinear" and opts.train_transform != "scale_crop":
         yield "--scale_filter is of --train_transform scale_crop, which is not chosen"
+    yield from check_resize_crop(opts)
     if opts.coarse_boost_classes and opts.dataset != "cityscapes":
         yield f"--coarse_boost_classes needs --dataset cityscapes; {opts.dataset} has none"
+    if opts.max_cu_epoch and not opts.coarse_boost_classes:
+        yield (
+            "--max_cu_epoch says how long coarse labels are read: add --coarse_boost_classes, or"
+            " leave it out"
+        )
     if opts.epochs and "total_itrs" in opts.typed:
         yield "--epochs and --total_itrs both say how long to train; give one"
     if opts.coarse_boost_classes and METHODS[opts.method].reads_masks(opts):
         yield "--coarse_boost_classes adds images that have no uncertainty masks: leave it out"
+
+
+def check_resize_crop(opts: Namespace) -> Iterable[str]:
+    """Problems with ``--train_transform resize_crop`` and the flags that belong to it."""
+    if opts.train_transform != "resize_crop":
+        for name in OF_RESIZE_CROP:
+            if name in opts.typed:
+                yield f"--{name} is of --train_transform resize_crop, which is not chosen"
+    elif opts.input_size is not None:
+        least = opts.scale_range[0]
+        try:
+            refuse_small(opts.crop_size, opts.input_size, least, "the smallest resize")
+        except ValueError as error:
+            yield f"--crop_size, --input_size and --scale_range do not go together: {error}"
 
 
 def training_data(opts: Namespace) -> SegDataset:
@@ -73,6 +101,8 @@ def training_data(opts: Namespace) -> SegDataset:
         ValueError: as ``data_set`` does, and if a mask is missing, stale or of another size.
     """
     transform = random_transform(opts)
+    if METHODS[opts.method].reads_pseudo_labels(opts):
+        return pseudo_labelled(opts, transform)
     dataset = data_set(opts, opts.train_split, transform)
     if opts.train_split.endswith(("_cv1", "_cv2")):
         logger.warning(
@@ -89,6 +119,27 @@ def training_data(opts: Namespace) -> SegDataset:
     return dataset
 
 
+def pseudo_labelled(opts: Namespace, transform: Transform) -> SegDataset:
+    """The images of the training split with pseudo labels, in the classes of those.
+
+    The split's own label files are neither listed nor read.
+
+    Raises:
+        ValueError: if pseudo labels are missing, damaged, or not those of these images.
+    """
+    labels = PseudoLabels(label_directory(opts), opts.pseudo_threshold)
+    dataset = data_set(
+        opts,
+        opts.train_split,
+        transform,
+        labelled=False,
+        label_source=labels,
+        classes=labels.classes,
+    )
+    labels.check(dataset)
+    return dataset
+
+
 def random_transform(opts: Namespace) -> Transform:
     """The transform that the flags describe."""
     blur: Blur = opts.blur
@@ -101,6 +152,9 @@ def random_transform(opts: Namespace) -> Transform:
         scale_filter=opts.scale_filter,
         hue=opts.hue_jitter,
         blur=blur,
+        input_size=opts.input_size,
+        crop_classes=opts.crop_classes,
+        autoaug=opts.autoaug,
     )
 
 

@@ -3,11 +3,15 @@
 from methods.base import Method
 from methods.ensemble import Ensemble
 from methods.local_temperature import LocalTemperatureScaling
+from methods.mrnet import MRNet
+from methods.rectified import Rectified
 from methods.supervised import Supervised
 
 METHODS: dict[str, type[Method]] = {
     "supervised": Supervised,
     "ensemble": Ensemble,
+    "mrnet": MRNet,
+    "rectified": Rectified,
     "local_temperature": LocalTemperatureScaling,
 }
 

@@ -63,7 +63,6 @@ class Method(nn.Module):
     defaults: ClassVar[dict[str, Any]] = {}  # flag values of the published command
     selection: ClassVar[Selection] = MIOU  # how validation tells the best state
     trains_network: ClassVar[bool] = True  # False: the segmentation network stays as it is
-    paired: ClassVar[bool] = False  # whether batches carry a target domain
     skips_parameters: ClassVar[bool] = False  # whether a step may leave parameters without gradient
 
     def __init__(self, opts: Namespace, num_classes: int) -> None:
@@ -82,8 +81,23 @@ class Method(nn.Module):
         return ()
 
     @classmethod
+    def check_training(cls, opts: Namespace) -> Iterable[str]:
+        """Problems with what training alone needs, each one sentence that names the fix."""
+        return ()
+
+    @classmethod
     def reads_masks(cls, opts: Namespace) -> bool:
         """Whether training reads uncertainty masks from disk as the batch's ``weight``."""
+        return False
+
+    @classmethod
+    def reads_pseudo_labels(cls, opts: Namespace) -> bool:
+        """Whether training reads pseudo labels from disk in place of labels."""
+        return False
+
+    @classmethod
+    def reads_target(cls, opts: Namespace) -> bool:
+        """Whether batches carry the images of a target domain."""
         return False
 
     def members(self) -> dict[str, nn.Module]:
@@ -110,6 +124,7 @@ class Method(nn.Module):
                 restart_epoch=self.opts.rlx_off_epoch,
                 rescale=self.opts.rescale,
                 repoly=self.opts.repoly,
+                warm_up=self.opts.warm_up,
             )
             for name, optimizer in optimizers.items()
         }
@@ -126,8 +141,20 @@ class Method(nn.Module):
         """Same as ``training_step``, so that data parallelism can wrap the whole step."""
         return self.training_step(batch, step)
 
-    def predict(self, images: Tensor, needs: frozenset[str] = frozenset()) -> Prediction:
-        """Predict normalised images (N, 3, H, W) at their own size."""
+    def predict(
+        self, images: Tensor, needs: frozenset[str] = frozenset(), at_stride: bool = False
+    ) -> Prediction:
+        """Predict normalised images at their own size, or at the heads' own resolution.
+
+        Args:
+            images: (N, 3, H, W).
+            needs: fields that will be read beside the logits.
+            at_stride: leave all maps at the resolution of the main head.
+
+        Returns:
+            Of two heads the main one's ``logits``, and ``aux_logits`` (of members
+            ``member_aux_logits``), which ``engine.fuse_heads`` joins.
+        """
         raise TypeError(f"{type(self).__name__} cannot predict")
 
     def deployable(self) -> nn.Module:

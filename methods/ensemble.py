@@ -23,7 +23,7 @@ from uncertainty import instance_mean
 from uncertainty.entropy import mean_softmax_entropy
 from uncertainty.monte_carlo import top_class_deviation
 from utils.arguments import Repeated, at_least, choice, within
-from utils.types import FEATURES, Batch, Prediction, StepOutput
+from utils.types import FEATURES, Batch, Prediction, SegOutput, StepOutput
 
 
 def member_models(opts: Namespace) -> list[str]:
@@ -144,7 +144,9 @@ class Ensemble(Method):
             pixels = self.uncertainty(logits)
             logs = {"uncertainty": pixels.mean()}
         logs |= temperature_logs(outputs, batch["label"])
-        losses = [self.loss(member, batch["label"], pixels, step=step) for member in logits]
+        losses = [
+            self.loss.of_heads(output, batch["label"], pixels, step=step) for output in outputs
+        ]
         return StepOutput(dict(zip(self.names, losses, strict=True)), logs)
 
     @torch.no_grad()
@@ -158,9 +160,19 @@ class Ensemble(Method):
             return top_class_deviation(logits.float().softmax(1) for logits in member_logits)
         return instance_mean(*mean_softmax_entropy(member_logits))
 
-    def predict(self, images: Tensor, needs: frozenset[str] = frozenset()) -> Prediction:
-        """The log of the mean softmax with the members' logits; their features joined."""
-        outputs = self.network.member_outputs(images, pooled_features=FEATURES in needs)
+    def predict(
+        self, images: Tensor, needs: frozenset[str] = frozenset(), at_stride: bool = False
+    ) -> Prediction:
+        """The log of the mean softmax with the members' logits; their features joined.
+
+        Raises:
+            ValueError: if only some members have a second head, or maps at the resolution of the
+                heads differ in size.
+        """
+        outputs = self.network.member_outputs(
+            images, pooled_features=FEATURES in needs, at_stride=at_stride
+        )
+        refuse_other_sizes(output.logits for output in outputs)
         logits = torch.stack([output.logits for output in outputs])
         features = [output.features for output in outputs if output.features is not None]
         temperatures = joint_temperatures([output.temperature for output in outputs])
@@ -169,12 +181,46 @@ class Ensemble(Method):
             member_logits=logits,
             temperature=None if temperatures is None else temperatures.mean(0),
             member_temperatures=temperatures,
+            member_aux_logits=self.second_heads(outputs),
             features=torch.cat(features, 1) if features else None,
         )
+
+    def second_heads(self, outputs: Sequence[SegOutput]) -> Tensor | None:
+        """The auxiliary logits (M, N, C, H, W) of members; None if no member has them.
+
+        Raises:
+            ValueError: naming the members without a second head, if others have one.
+        """
+        heads = [output.aux_logits for output in outputs if output.aux_logits is not None]
+        if not heads:
+            return None
+        if len(heads) < len(outputs):
+            pairs = zip(self.names, outputs, strict=True)
+            without = ", ".join(name for name, output in pairs if output.aux_logits is None)
+            raise ValueError(
+                f"some members have a second head and {without} has none: their fused logits do"
+                " not compare; join members with --aux_head, or members without"
+            )
+        return torch.stack(heads)
 
     def deployable(self) -> nn.Module:
         """The ensemble as one network."""
         return self.network
+
+
+def refuse_other_sizes(members: Iterable[Tensor]) -> None:
+    """Refuse members' maps (N, C, h, w) of different resolution.
+
+    Raises:
+        ValueError: naming the sizes.
+    """
+    sizes = sorted({(logits.shape[-2], logits.shape[-1]) for logits in members})
+    if len(sizes) > 1:
+        listed = " and ".join(f"{height}x{width}" for height, width in sizes)
+        raise ValueError(
+            f"--upsample probs averages members at one resolution, and their heads give {listed}"
+            " pixels: leave the flag out"
+        )
 
 
 def member_flags(opts: Namespace, model: str) -> Namespace:

@@ -195,8 +195,13 @@ class LocalTemperatureScaling(Method):
         return self.calibrator(self.uncalibrated(batch), batch["image"])
 
     @torch.no_grad()
-    def predict(self, images: Tensor, needs: frozenset[str] = frozenset()) -> Prediction:
-        """The network's prediction, calibrated."""
+    def predict(
+        self,
+        images: Tensor,
+        needs: frozenset[str] = frozenset(),
+        at_stride: bool = False,  # in vain: a temperature is one of the images' pixels
+    ) -> Prediction:
+        """The network's prediction, calibrated, at the size of the images."""
         return self.calibrator(self.segment(images, needs), images)
 
     def deployable(self) -> nn.Module:

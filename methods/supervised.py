@@ -11,20 +11,24 @@ from torch.optim import SGD, Adam, AdamW, Optimizer
 
 from datasets.base import SegDataset
 from methods.base import Method
+from methods.repeated_sgd import RepeatedSGD, listed_times
 from methods.temperature_logs import temperature_logs
 from methods.training_loss import TrainingLoss
-from network import build_model
+from network import TWO_HEADED, PyramidOptions, build_model
 from network.backbone.base import frozen_statistics
 from network.deeplab import SegmentationModel
 from network.heads import HeadOptions
 from uncertainty.monte_carlo import top_class_deviation
-from utils.types import FEATURES, Batch, Prediction, StepOutput
+from utils.types import FEATURES, Batch, Prediction, SegOutput, StepOutput
 
 DROPOUT_PASSES = 10  # of the uce loss, as published
 
 
 def build_network(opts: Namespace, num_classes: int) -> SegmentationModel:
     """The network that the flags describe."""
+    pyramid = PyramidOptions(
+        opts.head_norm, opts.use_se, opts.droprate, full_init=opts.head_init == "full"
+    )
     return build_model(
         opts.model,
         num_classes,
@@ -38,6 +42,7 @@ def build_network(opts: Namespace, num_classes: int) -> SegmentationModel:
         head=HeadOptions(
             opts.head, opts.temperature, opts.temperature_floor, fast=opts.fast_cosine
         ),
+        pyramid=pyramid if opts.aux_head or opts.model in TWO_HEADED else None,
     )
 
 
@@ -47,14 +52,42 @@ def build_optimizer(network: SegmentationModel, opts: Namespace, lr: float) -> O
     Fused kernels skip an update on the device when its gradients are not finite.
     """
     parts = network.parameter_groups()
+    parts = {name: [p for p in part if p.requires_grad] for name, part in parts.items()}
     groups = [
         {"params": parts["backbone"], "lr": opts.backbone_lr_factor * lr},
         {"params": parts["classifier"], "lr": lr},
     ]
+    decay = opts.weight_decay
+    if opts.optimizer == "sgd" and opts.lr_repeat == "faithful":
+        times = listed_times(network.backbone.children())
+        return RepeatedSGD(groups, lr, momentum=opts.momentum, weight_decay=decay, times=times)
     if opts.optimizer == "sgd":
-        return SGD(groups, lr, momentum=opts.momentum, weight_decay=opts.weight_decay, fused=True)
+        return SGD(
+            groups,
+            lr,
+            momentum=opts.momentum,
+            weight_decay=decay,
+            nesterov=opts.nesterov,
+            fused=True,
+        )
     kind = {"adam": Adam, "adamw": AdamW}[opts.optimizer]
-    return kind(groups, lr, weight_decay=opts.weight_decay, fused=True)
+    return kind(groups, lr, weight_decay=decay, fused=True)
+
+
+def predicted(
+    network: nn.Module,
+    images: Tensor,
+    needs: frozenset[str] = frozenset(),
+    at_stride: bool = False,
+) -> Prediction:
+    """What a network says of images, see ``Method.predict``; pooled features where needed."""
+    output: SegOutput = network(images, pooled_features=FEATURES in needs, at_stride=at_stride)
+    return Prediction(
+        output.logits,
+        temperature=output.temperature,
+        aux_logits=output.aux_logits,
+        features=output.features,
+    )
 
 
 class Supervised(Method):
@@ -85,7 +118,7 @@ class Supervised(Method):
         if self.opts.loss_type == "uce":
             pixels = self.dropout_deviation(images)
         output = self.network(images)
-        loss = self.loss(output.logits, batch["label"], pixels, step=step)
+        loss = self.loss.of_heads(output, batch["label"], pixels, step=step)
         return StepOutput({"network": loss}, temperature_logs([output], batch["label"]))
 
     @torch.no_grad()
@@ -100,15 +133,11 @@ class Supervised(Method):
                 for _ in range(self.opts.mc_samples or DROPOUT_PASSES)
             )
 
-    def predict(self, images: Tensor, needs: frozenset[str] = frozenset()) -> Prediction:
+    def predict(
+        self, images: Tensor, needs: frozenset[str] = frozenset(), at_stride: bool = False
+    ) -> Prediction:
         """The network's logits, and its pooled features where needed."""
-        output = self.network(images, pooled_features=FEATURES in needs)
-        return Prediction(
-            output.logits,
-            temperature=output.temperature,
-            aux_logits=output.aux_logits,
-            features=output.features,
-        )
+        return predicted(self.network, images, needs, at_stride)
 
     def deployable(self) -> nn.Module:
         """The network itself."""

@@ -13,6 +13,7 @@ from datasets.statistics import class_weights
 from losses import LOSSES, LossSettings, build_loss
 from utils.arguments import at_least, choice, ids, within
 from utils.log import logger
+from utils.types import SegOutput
 
 OF_RELAXATION = ("border_window", "strict_bdr_cls", "boundary_weight")
 OF_IMAGE_LOSSES = ("wt_bound", "loss_reduction")
@@ -36,6 +37,7 @@ def add_loss_flags(group: _ArgumentGroup) -> None:
     add("--border_window", type=at_least(0), default=1, help="pixels that relaxed_boundary reaches")
     add("--strict_bdr_cls", type=ids, metavar="ID,ID", help="not relaxed at borders")
     add("--rlx_off_epoch", type=int, default=-1, help="last relaxed epoch, restart of scl_poly")
+    add("--lambda_seg", type=within(0, 100), default=0.1, help="of an auxiliary head's loss")
     add("--boundary_weight", type=within(0.01, 100), default=2.0, help="of borders, then")
 
 
@@ -43,6 +45,11 @@ def check_loss_flags(opts: Namespace) -> Iterable[str]:
     """Problems with the loss and what follows epochs, each one sentence that names the fix."""
     if opts.lr_policy == "scl_poly" and opts.rlx_off_epoch < 1:
         yield "--lr_policy scl_poly restarts at an epoch: add --rlx_off_epoch N, such as 100"
+    if opts.lr_policy == "scl_poly" and opts.epochs and opts.rlx_off_epoch >= opts.epochs:
+        yield (
+            f"--rlx_off_epoch {opts.rlx_off_epoch} is not before the end, --epochs {opts.epochs}:"
+            " --lr_policy scl_poly would never restart"
+        )
     for names, losses in (
         (OF_RELAXATION, ("relaxed_boundary",)),
         (("batch_weighting",), ("image_weighted_cross_entropy",)),
@@ -113,6 +120,15 @@ class TrainingLoss(nn.Module):
             boundary_weight=opts.boundary_weight,
         )
         return build_loss(opts.loss_type, settings)(logits, labels, pixels)
+
+    def of_heads(
+        self, output: SegOutput, labels: Tensor, pixels: Tensor | None = None, *, step: int = 0
+    ) -> Tensor:
+        """The loss of a network's head, plus ``--lambda_seg`` times that of its second one."""
+        loss: Tensor = self(output.logits, labels, pixels, step=step)
+        if output.aux_logits is None:
+            return loss
+        return loss + self.opts.lambda_seg * self(output.aux_logits, labels, pixels, step=step)
 
     def relaxed(self, step: int) -> bool:
         """Whether borders are relaxed in a step: up to and with ``--rlx_off_epoch``."""

@@ -14,7 +14,7 @@ from metrics.image_ood import ImageOutOfDistribution
 from metrics.meta_classification import MetaClassification
 from metrics.ood import OutOfDistribution
 from metrics.pavpu import PatchAccuracyVsUncertainty
-from metrics.segmentation import NOTHING, SegmentationMetrics
+from metrics.segmentation import NO_SUBSETS, NOTHING, SegmentationMetrics
 from metrics.selective import Misclassification
 from utils.types import Score
 from utils.variants import by_variant
@@ -51,6 +51,7 @@ class MetricSettings:
         parity: add the published variants of what is computed otherwise.
         patch: side of the patches of PAvPU, in pixels.
         unannotated: by data set, the classes that its labels never show.
+        subsets: train ids of the classes of further mIoUs, by name.
         in_domain: (data set, condition) of the images that are no outliers.
         per_scene: report every scene, too.
         bootstrap: resampling of the images, for intervals.
@@ -66,6 +67,7 @@ class MetricSettings:
     parity: bool = False
     patch: int = 4
     unannotated: Mapping[str, Set[str]] = field(default_factory=lambda: NOTHING)
+    subsets: Mapping[str, Sequence[int]] = field(default_factory=lambda: NO_SUBSETS)
     in_domain: Collection[tuple[str, str]] = ()
     per_scene: bool = False
     bootstrap: Bootstrap | None = None
@@ -101,7 +103,7 @@ def _build(
     """One metric, with the settings that concern it."""
     predicted, true = settings.component_sizes
     own: dict[str, dict[str, Any]] = {
-        "segmentation": {"unannotated": settings.unannotated},
+        "segmentation": {"unannotated": settings.unannotated, "subsets": settings.subsets},
         "calibration": {
             "bins": settings.bins,
             "score": settings.calibrated,

@@ -18,6 +18,7 @@ from utils.softmax import most_likely
 from utils.types import IGNORE_INDEX, Batch, Prediction
 
 NOTHING: Mapping[str, Set[str]] = MappingProxyType({})
+NO_SUBSETS: Mapping[str, Sequence[int]] = MappingProxyType({})
 LABEL_VALUES = 256  # a row for every value a uint8 label can have, so that nothing needs a mask
 EXACT_IN_FLOAT32 = 1 << 24  # OpenCV returns counts as float32
 
@@ -55,12 +56,15 @@ class SegmentationMetrics(StreamingMetric):
     n_cc / (t_c + p_c - n_cc), dice 2 n_cc / (t_c + p_c). The mean accuracy is over the classes
     in the labels; mIoU and mean dice are over the classes in labels or predictions, as published.
     The frequency-weighted accuracy is that of the published code, sum t_c IoU_c / sum t.
+    ``miou_NAME`` is the mIoU over a subset of the classes, whose IoUs stay those of all classes: a
+    pixel of a class outside it that is taken for one inside lowers the latter's.
     All in percent; what is undefined (a class that occurs nowhere) is None, never nan.
 
     Args:
         class_names: names by train id, at most 255.
         unannotated: by data set, the classes that its labels never show although the scenes do;
             what they cover is void there. Over such a data set alone their scores are None.
+        subsets: train ids of the classes of further means, by what follows ``miou_``.
         per_scene: also report every scene.
         bootstrap: resampling of the images, see ``StreamingMetric``.
     """
@@ -83,6 +87,7 @@ class SegmentationMetrics(StreamingMetric):
         class_names: Sequence[str],
         *,
         unannotated: Mapping[str, Set[str]] = NOTHING,
+        subsets: Mapping[str, Sequence[int]] = NO_SUBSETS,
         per_scene: bool = False,
         bootstrap: Bootstrap | None = None,
     ) -> None:
@@ -90,6 +95,10 @@ class SegmentationMetrics(StreamingMetric):
         assert len(class_names) <= IGNORE_INDEX, "train ids are uint8 and 255 is void"
         self.class_names = tuple(class_names)
         self.unannotated = {name: frozenset(classes) for name, classes in unannotated.items()}
+        self.subsets = {f"miou_{name}": list(ids) for name, ids in subsets.items()}
+        assert all(max(ids) < len(class_names) for ids in self.subsets.values())
+        # of this instance alone: which means there are depends on the data
+        self.units = {**self.units, **dict.fromkeys(self.subsets, "percent")}  # type: ignore[misc]
 
     def sums_of(self, batch: Batch, prediction: Prediction) -> Sums:
         """Counts of (label value, predicted class)."""
@@ -124,6 +133,7 @@ class SegmentationMetrics(StreamingMetric):
             "mean_accuracy": _mean(accuracy),
             "frequency_weighted_accuracy": _mean(iou, in_label),
             "miou": _mean(iou),
+            **{name: _mean(iou[ids]) for name, ids in self.subsets.items()},
             "mean_dice": _mean(dice),
             "classes_seen": int((in_label > 0).sum()),
             "pixels": int(in_label.sum()),

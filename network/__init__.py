@@ -1,9 +1,15 @@
 """Segmentation networks: backbones, heads and every model by name."""
 
-from network import modeling
+from collections.abc import Mapping
+
+from torch import Tensor
+
+from network import deeplab_multi, deepwv3plus, modeling
 from network.deeplab import convert_to_separable_conv
-from network.ensemble import DeepEnsemble, log_mean_softmax
-from network.modeling import MODELS, build_model, describe
+from network.discriminator import MultiScaleDiscriminator
+from network.ensemble import DeepEnsemble, joint_aux_logits, log_mean_softmax
+from network.modeling import MODELS, TWO_HEADED, build_model, describe
+from network.pyramid_head import PyramidOptions
 
 # Choices of ``--model`` that join several models.
 ENSEMBLES = {
@@ -14,10 +20,23 @@ ENSEMBLES = {
 __all__ = [
     "ENSEMBLES",
     "MODELS",
+    "TWO_HEADED",
     "DeepEnsemble",
+    "MultiScaleDiscriminator",
+    "PyramidOptions",
     "build_model",
     "convert_to_separable_conv",
     "describe",
+    "from_published",
+    "joint_aux_logits",
     "log_mean_softmax",
     "modeling",
 ]
+
+
+def from_published(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors of a published file under our names, a state of any other network as it is.
+
+    Known are DeepWV3Plus, AbeT and MRNet; files of DeepLabV3Plus-Pytorch have our names already.
+    """
+    return deeplab_multi.from_published(deepwv3plus.from_published(state))

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from network.backbone.base import Backbone
 from network.heads import PLAIN, HeadOptions, LearnedTemperature, divided
+from network.upsampling import wide
 from utils.types import SegOutput
 
 PENULTIMATE_CHANNELS = 256
@@ -89,21 +90,23 @@ class SegmentationHead(nn.Module):
         raise TypeError(f"{type(self).__name__} does not combine {', '.join(features)}")
 
     def penultimate(self, features: Mapping[str, Tensor]) -> Tensor:
-        """Input of the class head: (N, 256, h, w), not negative."""
+        """Input of the class head: (N, P, h, w), of DeepLab's heads 256 channels, not negative."""
         x = self.classifier_input(features)
         for module in list(self.classifier)[:-1]:
             x = module(x)
         return x
 
-    def forward(self, features: Mapping[str, Tensor], size: Sequence[int]) -> SegOutput:
+    def forward(
+        self, features: Mapping[str, Tensor], size: Sequence[int] | None = None
+    ) -> SegOutput:
         """Logits (N, C, H, W) and, where it is learned, the temperature (N, 1, H, W).
 
         Args:
             features: of the backbone.
-            size: (H, W).
+            size: (H, W); None for that of the penultimate features.
         """
         penultimate = self.penultimate(features)
-        numerators = self.classifier[-1](penultimate, size)
+        numerators = wide(self.classifier[-1](penultimate, size))
         if self.temperature is None:
             return SegOutput(numerators)
         temperature = self.temperature(penultimate, size)
@@ -235,24 +238,39 @@ def convert_to_separable_conv(module: nn.Module) -> nn.Module:
 
 
 class SegmentationModel(nn.Module):
-    """A backbone and a head; logits come at the size of the images.
+    """A backbone and one or two heads; logits come at the size of the images.
 
     Args:
         backbone: gives the features ``low_level``, ``aux`` and ``out``.
-        classifier: takes the features and a size, returns a ``SegOutput`` of that size.
+        classifier: the main head.
+        aux_classifier: a second head, whose ``aux_logits`` stand beside the main ones.
+
+    Attributes:
+        align_corners: how logits at the heads' own resolution are upsampled.
     """
 
-    def __init__(self, backbone: Backbone, classifier: nn.Module) -> None:
+    def __init__(
+        self,
+        backbone: Backbone,
+        classifier: SegmentationHead,
+        aux_classifier: SegmentationHead | None = None,
+    ) -> None:
         super().__init__()
         self.backbone = backbone
         self.classifier = classifier
+        self.aux_classifier = aux_classifier
+        self.align_corners = classifier.align_corners
 
-    def forward(self, images: Tensor, pooled_features: bool = False) -> SegOutput:
+    def forward(
+        self, images: Tensor, pooled_features: bool = False, at_stride: bool = False
+    ) -> SegOutput:
         """Segment normalised images of any size.
 
         Args:
             images: (N, 3, H, W).
             pooled_features: also return the spatial mean of ``out``, (N, D).
+            at_stride: leave logits and temperature at the main head's own resolution, where the
+                auxiliary logits are brought to if theirs is another.
 
         Raises:
             ValueError: if the images are smaller than the backbone can take.
@@ -264,13 +282,20 @@ class SegmentationModel(nn.Module):
                 f"model: each side needs at least {least} pixels"
             )
         features = self.backbone(images)
-        output: SegOutput = self.classifier(features, images.shape[-2:])
+        output: SegOutput = self.classifier(features, None if at_stride else images.shape[-2:])
+        if self.aux_classifier is not None:
+            auxiliary = self.aux_classifier(features, output.logits.shape[-2:])
+            output = output._replace(aux_logits=auxiliary.logits)
         pooled = features["out"].float().mean((2, 3)) if pooled_features else None
         return output._replace(features=pooled)
 
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
-        """The parameters of the ``backbone`` and of the ``classifier``, for their own rates."""
+        """The parameters of the ``backbone`` and of the ``classifier``, for their own rates.
+
+        Those of an auxiliary head follow those of the main one.
+        """
+        heads = [head for head in (self.classifier, self.aux_classifier) if head is not None]
         return {
             "backbone": list(self.backbone.parameters()),
-            "classifier": list(self.classifier.parameters()),
+            "classifier": [parameter for head in heads for parameter in head.parameters()],
         }

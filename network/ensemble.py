@@ -37,6 +37,12 @@ def joint_temperatures(temperatures: Sequence[Tensor | None]) -> Tensor | None:
     return torch.stack([one if each is None else each for each in temperatures])
 
 
+def joint_aux_logits(auxiliary: Sequence[Tensor | None]) -> Tensor | None:
+    """Log mean softmax (N, C, H, W) of the members' second heads; None unless all have one."""
+    known = [logits for logits in auxiliary if logits is not None]
+    return log_mean_softmax(torch.stack(known)) if len(known) == len(auxiliary) else None
+
+
 class DeepEnsemble(nn.Module):
     """Networks over the same classes that answer together (Lakshminarayanan et al. 2017).
 
@@ -49,22 +55,29 @@ class DeepEnsemble(nn.Module):
         self.members = nn.ModuleList(members)
         assert len(self.members), "an ensemble has members"
 
-    def member_outputs(self, images: Tensor, *, pooled_features: bool = False) -> list[SegOutput]:
-        """What every member says about images (N, 3, H, W)."""
-        return [member(images, pooled_features=pooled_features) for member in self.members]
+    def member_outputs(
+        self, images: Tensor, *, pooled_features: bool = False, at_stride: bool = False
+    ) -> list[SegOutput]:
+        """What every member says about images (N, 3, H, W), see ``SegmentationModel.forward``."""
+        options = {"pooled_features": pooled_features, "at_stride": at_stride}
+        return [member(images, **options) for member in self.members]
 
-    def forward(self, images: Tensor, pooled_features: bool = False) -> SegOutput:
+    def forward(
+        self, images: Tensor, pooled_features: bool = False, at_stride: bool = False
+    ) -> SegOutput:
         """The ensemble as a single network, as ``SegmentationModel`` is called.
 
         Returns:
-            Logits (N, C, H, W) of the mean softmax, the mean of learned temperatures and, on
-            request, the members' features joined.
+            Logits (N, C, H, W) of the mean softmax, those of the auxiliary heads if all members
+            have one, the mean of learned temperatures and, on request, the members' features
+            joined.
         """
-        outputs = self.member_outputs(images, pooled_features=pooled_features)
+        outputs = self.member_outputs(images, pooled_features=pooled_features, at_stride=at_stride)
         features = [output.features for output in outputs if output.features is not None]
         temperatures = joint_temperatures([output.temperature for output in outputs])
         return SegOutput(
             log_mean_softmax(torch.stack([output.logits for output in outputs])),
+            aux_logits=joint_aux_logits([output.aux_logits for output in outputs]),
             temperature=None if temperatures is None else temperatures.mean(0),
             features=torch.cat(features, dim=1) if features else None,
         )

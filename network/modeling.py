@@ -18,8 +18,10 @@ from network.deeplab import (
     SegmentationModel,
     convert_to_separable_conv,
 )
+from network.deeplab_multi import auxiliary_head, main_head
 from network.deepwv3plus import DeepWV3PlusHead
 from network.heads import PLAIN, HeadOptions
+from network.pyramid_head import PyramidOptions
 
 HEADS: dict[str, type[SegmentationHead]] = {
     "deeplabv3": DeepLabHeadV3,
@@ -30,14 +32,17 @@ _HEAD_TITLES = {
     "deeplabv3": "DeepLabV3",
     "deeplabv3plus": "DeepLabV3+",
     "deepwv3plus": "DeepLabV3+ as DeepWV3Plus, output stride 8,",
+    "deeplab_multi": "DeepLab with a main and an auxiliary head (MRNet), output stride 8,",
 }
 _RATES = {8: (12, 24, 36), 16: (6, 12, 18)}  # of the pyramid pooling, by output stride
 TIMM = "timm"
 WIDE = "wideresnet38"
+CAFFE = "resnet101_caffe"
+TWO_HEADS = "deeplab_multi"  # the head that always has another one beside it
 
 
 class ModelSpec(NamedTuple):
-    """A model: a key of ``HEADS`` and one of ``BACKBONES`` (or ``timm``)."""
+    """A model: a key of ``HEADS`` or ``deeplab_multi``, and one of ``BACKBONES`` or ``timm``."""
 
     head: str
     backbone: str
@@ -47,11 +52,13 @@ MODELS: dict[str, ModelSpec] = {
     f"{head}_{backbone}": ModelSpec(head, backbone)
     for head in ("deeplabv3", "deeplabv3plus")
     for backbone in BACKBONES
-    if backbone != WIDE
+    if backbone not in (WIDE, CAFFE)
 } | {
     "deeplabv3plus_wideresnet38": ModelSpec("deepwv3plus", WIDE),
     "deeplabv3plus_timm": ModelSpec("deeplabv3plus", TIMM),
+    "deeplab_multi_resnet101": ModelSpec(TWO_HEADS, CAFFE),
 }
+TWO_HEADED = frozenset(name for name, spec in MODELS.items() if spec.head == TWO_HEADS)
 
 
 def describe(name: str) -> str:
@@ -74,14 +81,17 @@ def build_model(  # noqa: PLR0913 - an argument per flag
     bn_momentum: float = 0.01,
     checkpoint_activations: bool = False,
     head: HeadOptions = PLAIN,
+    pyramid: PyramidOptions | None = None,
 ) -> SegmentationModel:
-    """Build a model by name; only ``separable_conv`` and ``head`` change its state-dict keys.
+    """Build a model by name.
+
+    Only ``separable_conv``, ``head`` and ``pyramid`` change its state-dict keys.
 
     Args:
         name: a key of ``MODELS``.
         num_classes: number of output channels.
-        output_stride: 8 or 16, the ratio of the image's size to that of ``out``; HRNet's is 4 and
-            WideResNet38's 8 whatever is asked for.
+        output_stride: 8 or 16, the ratio of the image's size to that of ``out``; HRNet's is 4,
+            WideResNet38's and the Caffe network's 8 whatever is asked for.
         pretrained_backbone: ``imagenet`` (or True), ``none`` (or False), or a file of weights
             under their published names.
         separable_conv: depthwise and pointwise convolutions in the head.
@@ -90,7 +100,9 @@ def build_model(  # noqa: PLR0913 - an argument per flag
         bn_momentum: of the backbone's batch norms.
         checkpoint_activations: recompute the backbone's stages in the backward pass, which saves
             memory and costs time.
-        head: how the penultimate features become logits.
+        head: how the penultimate features become logits; an auxiliary head is linear.
+        pyramid: adds an auxiliary head to the model. Those of ``TWO_HEADED`` always have one, and
+            a main head like it; None is the default there.
 
     Raises:
         ValueError: if a value is wrong, or the weights cannot be had or do not fit.
@@ -111,12 +123,20 @@ def build_model(  # noqa: PLR0913 - an argument per flag
         features = build_backbone(spec.backbone, output_stride, **options)
     set_bn_momentum(features, bn_momentum)
     channels = {tap: feature.channels for tap, feature in features.taps.items()}
-    fixed = None if spec.backbone == TIMM else BACKBONES[spec.backbone].pyramid_stride
-    rates = _RATES[fixed or output_stride]
-    classifier = HEADS[spec.head](channels, num_classes, rates, head)
+    classifier: SegmentationHead
+    if spec.head == TWO_HEADS:
+        pyramid = pyramid or PyramidOptions()
+        classifier = main_head(channels, num_classes, pyramid, head)
+    else:
+        fixed = None if spec.backbone == TIMM else BACKBONES[spec.backbone].pyramid_stride
+        classifier = HEADS[spec.head](channels, num_classes, _RATES[fixed or output_stride], head)
+    heads = [classifier]
+    if pyramid is not None:
+        heads.append(auxiliary_head(channels, num_classes, pyramid, classifier))
     if separable_conv:
-        convert_to_separable_conv(classifier)
-    return SegmentationModel(features, classifier)
+        for part in heads:
+            convert_to_separable_conv(part)
+    return SegmentationModel(features, *heads)
 
 
 def set_bn_momentum(module: nn.Module, momentum: float) -> None:
@@ -173,3 +193,4 @@ deeplabv3plus_xception = _named("deeplabv3plus_xception")
 deeplabv3plus_hrnetv2_32 = _named("deeplabv3plus_hrnetv2_32")
 deeplabv3plus_hrnetv2_48 = _named("deeplabv3plus_hrnetv2_48")
 deeplabv3plus_wideresnet38 = _named("deeplabv3plus_wideresnet38")
+deeplab_multi_resnet101 = _named("deeplab_multi_resnet101")

@@ -96,12 +96,19 @@ def test_a_recipe_is_expanded_and_later_flags_win(tmp_path):
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda p: p.stem)
 def test_every_recipe_parses(recipe, tmp_path):
-    opts = parse([f"@{recipe}", "--data_root", str(tmp_path)])
+    words = [f"@{recipe}", "--data_root", str(tmp_path)]
+    text = recipe.read_text()
+    if "--target_dataset" in text:
+        words += ["--target_root", str(tmp_path)]
+    if "--method rectified" in text:
+        words += ["--pseudo_dir", str(tmp_path)]
+    opts = parse(words)
     assert not opts.list
 
 
 MISTAKES = {
     "--modle deeplabv3plus_resnet50": "did you mean --model?",
+    "--autoaug False": "--autoaug takes no value",
     "--model deeplabv3plus_resnet5": "did you mean deeplabv3plus_resnet50?",
     "--dataset cityscape": "did you mean cityscapes?",
     "--loss_type cross_entrpy": "did you mean cross_entropy?",

@@ -22,7 +22,7 @@ from uncertainty.logit_maps import log_sum_exp, top_logit
 from uncertainty.statistics import ClassMoments
 from utils.class_map import BLOCK_PIXELS
 from utils.softmax import most_likely, probabilities, top_class
-from utils.types import Prediction
+from utils.types import HEADS, Prediction
 
 MEMBERS = frozenset({"member_logits"})
 TEMPERATURE = frozenset({"temperature"})
@@ -157,6 +157,26 @@ def instance(prediction: Prediction) -> Tensor:
     return instance_uncertainty(prediction.logits)
 
 
+def disagreement(prediction: Prediction) -> Tensor:
+    """How far a network's second head is from its main one, in nats; not below 0, unbounded.
+
+    KL(S(main) || S(aux)) of the softmaxes S, the variance V of Zheng and Yang 2021. It compares
+    the heads themselves, however they are fused; of members and passes the mean of each head's
+    softmax. What rounding leaves below 0 is 0.
+    """
+    main, aux = prediction.main_logits, prediction.aux_logits
+    assert main is not None, "refused before: the score declares that it needs both heads"
+    assert aux is not None, "refused before: the score declares that it needs both heads"
+    rows = main.shape[-2] if main.is_cuda else max(1, BLOCK_PIXELS // main.shape[-1])
+    parts = []
+    for first, second in zip(
+        main.detach().split(rows, dim=-2), aux.detach().split(rows, dim=-2), strict=True
+    ):
+        reference, other = first.float().log_softmax(1), second.float().log_softmax(1)
+        parts.append(other.sub_(reference).mul_(reference.exp_()).sum(1).neg_().clamp_(min=0))
+    return torch.cat(parts, dim=-2)
+
+
 def one(num_classes: int) -> float:  # noqa: ARG001 - called with the number of classes
     """The greatest probability."""
     return 1.0
@@ -169,7 +189,8 @@ class ScoreKind:
     Attributes:
         function: of one network's prediction and, with ``statistics``, its moments; of the whole
             prediction where there are no rules.
-        rules: that it may be combined by, the default first; none if it compares members itself.
+        rules: that it may be combined by, the default first; none if it compares members or heads
+            itself.
         needs: fields of ``Prediction`` that must be present.
         highest: as of ``Score``.
         published: from the score and the number of classes to the published code's scale.
@@ -211,5 +232,6 @@ KINDS: dict[str, ScoreKind] = {
         # (1 - 1/M) / C, of members sure of M different classes
         ScoreKind(member_variance, needs=MEMBERS, highest=lambda classes: 1 / classes),
         ScoreKind(instance, OF_SOFTMAX, highest=math.log),
+        ScoreKind(disagreement, needs=HEADS),
     )
 }

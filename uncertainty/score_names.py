@@ -7,7 +7,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from uncertainty.combination import RULES
-from uncertainty.score_functions import KINDS, OF_LOGITS
+from uncertainty.score_functions import KINDS, MEMBERS, OF_LOGITS
+from utils.types import HEADS
 
 # What a modifier alone stands for, after it.
 MODIFIERS = {"react": "abet", "dice": "abet", "odin": "msp"}
@@ -22,7 +23,7 @@ class ScoreName:
     Attributes:
         modifier: a key of ``MODIFIERS``, or None for the plain forward pass.
         name: a key of ``KINDS``.
-        rule: one of the rules of that kind; None where the score compares members itself.
+        rule: one of the rules of that kind; None where the score compares members or heads itself.
     """
 
     modifier: str | None
@@ -39,7 +40,12 @@ class ScoreName:
     @property
     def needs_members(self) -> bool:
         """Whether there have to be members: an ensemble, samples of dropout or the like."""
-        return self.rule in (None, "deviation")
+        return self.rule == "deviation" or bool(KINDS[self.name].needs & MEMBERS)
+
+    @property
+    def needs_heads(self) -> bool:
+        """Whether the network has to have a second head."""
+        return bool(KINDS[self.name].needs & HEADS)
 
     @property
     def needs_temperature(self) -> bool:
@@ -110,7 +116,8 @@ def _rule(text: str, name: str, rule: str | None) -> str | None:
     if rule not in RULES:
         raise ValueError(f"{text!r}: " + _unknown("rule over members", rule, choices or RULES))
     if not choices:
-        raise ValueError(f"{text!r}: {name} compares the members itself and takes no rule")
+        compared = "members" if KINDS[name].needs & MEMBERS else "heads"
+        raise ValueError(f"{text!r}: {name} compares the {compared} itself and takes no rule")
     if rule not in choices:
         raise ValueError(
             f"{text!r}: the mean of softmaxes has lost what {name} reads, since the log of it has "

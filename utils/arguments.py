@@ -12,7 +12,7 @@ from argparse import (
     Namespace,
     RawDescriptionHelpFormatter,
 )
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -170,8 +170,18 @@ def expand_files(argv: Iterable[str], known: Path, folder: Path = Path()) -> lis
     return expanded
 
 
-def describe_unknown(argument: str, actions: Iterable[Action]) -> str:
-    """The message for an argument that no flag takes, with the nearest flag."""
+def describe_unknown(argument: str, actions: Sequence[Action], arguments: Sequence[str]) -> str:
+    """The message for an argument that no flag takes, with the nearest flag.
+
+    Args:
+        argument: the unknown one.
+        actions: of the parser.
+        arguments: all that were typed.
+    """
+    switches = {flag for action in actions if action.nargs == 0 for flag in action.option_strings}
+    place = arguments.index(argument)
+    if place and arguments[place - 1] in switches:
+        return f"{arguments[place - 1]} takes no value, and {argument} follows it: leave that out"
     flags = [flag for action in actions for flag in action.option_strings]
     near = difflib.get_close_matches(argument.split("=")[0], flags, n=1)
     return f"unknown argument {argument}" + (f"; did you mean {near[0]}?" if near else "")

@@ -66,6 +66,29 @@ def all_reduce_sum(tensor: Tensor) -> Tensor:
     return tensor
 
 
+def all_gather(tensor: Tensor) -> Tensor:
+    """Tensors of one shape from all processes, joined along the first axis in order of rank."""
+    if not dist.is_initialized():
+        return tensor
+    parts = [torch.empty_like(tensor) for _ in range(dist.get_world_size())]
+    dist.all_gather(parts, tensor.contiguous())
+    return torch.cat(parts)
+
+
+def ratio_over_processes(numerator: Tensor, denominator: Tensor) -> Tensor:
+    """A quotient of sums over all processes, as each process's share of a mean over them.
+
+    Data parallelism averages gradients over the processes: that of what this returns is the
+    gradient of (sum of the numerators) / (sum of the denominators). 0 where nothing was counted.
+
+    Args:
+        numerator: this process's sum, a scalar with gradient.
+        denominator: this process's sum, a scalar, at least 0.
+    """
+    total = all_reduce_sum(denominator.detach().clone())
+    return numerator * world_size() / torch.where(total > 0, total, torch.ones_like(total))
+
+
 def any_process(flag: bool, device: torch.device) -> bool:
     """Whether the flag is set on any process."""
     if not dist.is_initialized():

@@ -11,26 +11,42 @@ from torch.optim.lr_scheduler import LRScheduler, StepLR
 LR_POLICIES = ("poly", "step", "epoch_poly", "scl_poly")
 
 
+WARM_UP_START = 0.1  # of the rate, as published with MRNet
+
+
 class PolyLR(LRScheduler):
     """lr(t) = max(lr(0) (1 - t / total)^power, floor), the poly policy of DeepLab.
+
+    With a warm-up of w steps lr(t) = lr(0) (0.1 + 0.9 t / w) for t < w: the rate then falls from
+    lr(0) to that of the policy at once, as published with MRNet.
 
     Args:
         optimizer: the groups keep their ratio of learning rates until the floor is reached.
         total: number of optimizer steps at which the rate would reach zero.
         power: 0.9 in DeepLab.
         floor: least learning rate.
+        warm_up: w.
     """
 
     def __init__(
-        self, optimizer: Optimizer, total: int, power: float = 0.9, floor: float = 1e-6
+        self,
+        optimizer: Optimizer,
+        total: int,
+        power: float = 0.9,
+        floor: float = 1e-6,
+        warm_up: int = 0,
     ) -> None:
         self.total = total
+        self.warm_up = warm_up
         self.power = power
         self.floor = floor
         super().__init__(optimizer)
 
     def get_lr(self) -> list[float | Tensor]:
         """The rate of every group at ``last_epoch`` steps."""
+        if self.last_epoch < self.warm_up:
+            rise = WARM_UP_START + (1 - WARM_UP_START) * self.last_epoch / self.warm_up
+            return [base * rise for base in self.base_lrs]
         left = max(0.0, 1 - self.last_epoch / self.total) ** self.power
         return [max(base * left, self.floor) for base in self.base_lrs]
 
@@ -100,6 +116,7 @@ def build_scheduler(  # noqa: PLR0913 - an argument per flag
     restart_epoch: int = -1,
     rescale: float = 1.0,
     repoly: float = 1.5,
+    warm_up: int = 0,
 ) -> LRScheduler:
     """The schedule behind ``--lr_policy``.
 
@@ -114,12 +131,14 @@ def build_scheduler(  # noqa: PLR0913 - an argument per flag
         restart_epoch: epoch from which "scl_poly" starts anew, above 0.
         rescale: factor after the restart.
         repoly: exponent after the restart.
+        warm_up: steps of "poly" in which the rate rises.
 
     Raises:
         ValueError: if "scl_poly" has no epoch to restart at.
     """
     if policy == "poly":
-        return PolyLR(optimizer, total_itrs, 0.9 if poly_exp is None else poly_exp)
+        power = 0.9 if poly_exp is None else poly_exp
+        return PolyLR(optimizer, total_itrs, power, warm_up=warm_up)
     if policy == "step":
         return StepLR(optimizer, step_size, gamma=0.1)
     if policy == "scl_poly" and restart_epoch <= 0:

@@ -52,15 +52,18 @@ class Prediction(NamedTuple):
 
     ``softmax(logits)`` is always the predictive distribution: the logits of an ensemble are the
     log of its mean softmax, so ``logsumexp(logits)`` is zero there and energy-like scores read
-    ``member_logits``.
+    ``member_logits``. Of a network with two heads a method gives the main head's ``logits`` with
+    ``aux_logits`` (of members ``member_aux_logits``); ``engine.fuse_heads`` joins them.
     """
 
     logits: Tensor  # (N, C, H, W)
     member_logits: Tensor | None = None  # (M, N, C, H, W)
     temperature: Tensor | None = None  # (N, 1, H, W), of an ensemble the members' mean
     member_temperatures: Tensor | None = None  # (M, N, 1, H, W)
-    aux_logits: Tensor | None = None  # (N, C, H, W)
+    aux_logits: Tensor | None = None  # (N, C, H, W), the second head, when a consumer needs it
     features: Tensor | None = None  # (N, D), only when a consumer needs them
+    main_logits: Tensor | None = None  # (N, C, H, W), the first head, together with the second
+    member_aux_logits: Tensor | None = None  # (M, N, C, H, W), until the heads are fused
 
 
 class StepOutput(NamedTuple):
@@ -70,7 +73,8 @@ class StepOutput(NamedTuple):
     logs: dict[str, Tensor]  # detached scalars, for the log
 
 
-FEATURES = "features"  # the one thing a consumer can need beside the logits
+FEATURES = "features"  # what a consumer can need beside the logits
+HEADS = frozenset({"main_logits", "aux_logits"})  # both heads of a network, likewise
 
 
 class Predict(Protocol):

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from datasets.base import Item, SegDataset
 from datasets.items import NamedSplit
-from datasets.streets.look import CONDITIONS
+from datasets.streets.look import CONDITIONS, GAME, LOOKS
 from datasets.streets.paints import Surface
 from datasets.streets.planning import SPLITS
 from datasets.streets.render import Picture, render
@@ -45,7 +45,8 @@ class Streets(SegDataset):
     Args:
         root: not used.
         split: train, val, test, relis_cal or relis_test.
-        condition: clear (also None), fog, night, rain or snow; "adverse" for the four in turn.
+        condition: clear (also None), fog, night, rain or snow; "adverse" for the four in turn;
+            "game" for the look of a computer game.
         image_size: (H, W) of the images; other sizes show the same scenes. None for the smallest
             twice as wide as high that the transform's resize does not enlarge, else 128x256.
         num_images: images in the split; None for 500 (train) or 100, which the parts of val share.
@@ -95,10 +96,10 @@ class Streets(SegDataset):
         scene_seed: int = 0,
         **common: Any,
     ) -> None:
-        if condition not in (None, *CONDITIONS, "adverse"):
+        if condition not in (None, *LOOKS, "adverse"):
             raise ValueError(
                 f"streets has no condition {condition!r}; its conditions are "
-                f"{', '.join(CONDITIONS)} and adverse (the last four in turn)"
+                f"{', '.join(CONDITIONS)}, adverse (the last four in turn) and {GAME}"
             )
         if image_size is not None and min(image_size) < 16:
             raise ValueError(f"image_size must be at least 16x16, not {image_size}")
@@ -149,12 +150,16 @@ class Streets(SegDataset):
     def read(self, index: int) -> tuple[Tensor, Tensor]:
         """Draw an item: image (3, H, W) uint8 and train ids (H, W) uint8."""
         picture = self._render(index)
+        if not self.reads_labels:
+            return torch.from_numpy(picture.image), self.other_label(index)
         if self.ood_ids:  # read next, and drawing takes time
             self._drawn = (self.originals[index].id, picture.label_ids)
         return torch.from_numpy(picture.image), torch.from_numpy(picture.train_ids)
 
     def read_raw_label(self, index: int) -> Tensor:
         """The label ids (H, W) uint8 of Cityscapes, as its label files would hold them."""
+        if not self.reads_labels:
+            return self.other_label(index)
         drawn, self._drawn = self._drawn, None
         if drawn is not None and drawn[0] == self.originals[index].id:
             return torch.from_numpy(drawn[1])
@@ -178,10 +183,10 @@ class Streets(SegDataset):
         table[: len(ROAD_LABEL_IDS)] = torch.tensor(ROAD_LABEL_IDS, dtype=torch.uint8)
         return table[train_ids.long()]
 
-    def size(self, index: int) -> tuple[int, int]:
-        """(H, W) of an item after the transform's resize."""
+    def native_size(self, index: int) -> tuple[int, int]:
+        """(H, W) at which the scenes are drawn."""
         del index
-        return self.transform.size or self.image_size
+        return self.image_size
 
     def origins(self) -> frozenset[str]:
         """``streets/seed/town_index`` of every scene, the same in every condition."""

@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from datasets.streets.adaptation_layouts import write_gta5, write_robotcar, write_synthia
 from datasets.streets.anomaly_layouts import (
     write_lost_and_found,
     write_road_anomaly,
@@ -69,8 +70,11 @@ def write_layout(
     ``cityscapes`` (clear; label ids; the labels of test are void, as the official ones),
     ``acdc`` (four conditions, each with ``images_per_split`` images; train ids and label ids; no
     labels for test), ``voc`` (JPEG images, palette labels of 21 classes with void borders) or
-    ``mapillary`` (JPEG images, palette labels of 22 of the 66 labels, ``config.json``). With
-    unknown obstacles: ``lost_and_found``, ``road_anomaly`` (as published), its other layout
+    ``mapillary`` (JPEG images, palette labels of 22 of the 66 labels, ``config.json``). For
+    domain adaptation: ``gta5`` (look of a game, palette labels) and ``synthia`` (the same look,
+    16-bit labels in which terrain, truck and train are void), which have one split, and
+    ``robotcar`` (rain; train without labels, nine classes). With unknown obstacles:
+    ``lost_and_found``, ``road_anomaly`` (as published), its other layout
     ``road_anomaly_repackaged``, ``smiyc_anomaly`` and ``smiyc_obstacle`` (validation images, and
     as many without a label).
 
@@ -157,6 +161,9 @@ LAYOUTS: dict[str, Callable[[Path, int, tuple[int, int], int], None]] = {
     "acdc": _write_acdc,
     "voc": _write_voc,
     "mapillary": _write_mapillary,
+    "gta5": write_gta5,
+    "synthia": write_synthia,
+    "robotcar": write_robotcar,
     "lost_and_found": write_lost_and_found,
     "road_anomaly": write_road_anomaly,
     "road_anomaly_repackaged": write_road_anomaly_repackaged,

@@ -7,6 +7,8 @@ from dataclasses import dataclass, replace
 from datasets.streets.dice import RGB, Dice
 
 CONDITIONS = ("clear", "fog", "night", "rain", "snow")
+GAME = "game"  # as a computer game draws a clear day
+LOOKS = (*CONDITIONS, GAME)
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,7 @@ class Look:
         contrast: 1 leaves it.
         saturation: 1 leaves it, 0 is grey.
         noise: standard deviation of the sensor's noise in grey values.
+        grain: share of the surfaces' grain that shows, in [0, 1].
         seed: of everything that is drawn pixel by pixel.
     """
 
@@ -52,6 +55,7 @@ class Look:
     contrast: float = 1.0
     saturation: float = 1.0
     noise: float = 2.5
+    grain: float = 1.0
 
 
 def _scaled(colour: RGB, factor: float) -> RGB:
@@ -69,10 +73,12 @@ def _white_balance(dice: Dice, brightness: float, spread: float) -> RGB:
 
 
 def sample_look(condition: str, dice: Dice) -> Look:
-    """A look for a condition of ``CONDITIONS``."""
-    return {"clear": _clear, "fog": _fog, "night": _night, "rain": _rain, "snow": _snow}[condition](
-        dice
-    )
+    """A look for one of ``LOOKS``."""
+    sample = {
+        **{"clear": _clear, "fog": _fog, "night": _night, "rain": _rain, "snow": _snow},
+        GAME: _game,
+    }
+    return sample[condition](dice)
 
 
 def _clear(dice: Dice) -> Look:
@@ -171,4 +177,25 @@ def _night(dice: Dice) -> Look:
         contrast=1.0,
         saturation=dice.between(0.7, 0.95),
         noise=dice.between(5.0, 9.0),
+    )
+
+
+def _game(dice: Dice) -> Look:
+    """Smooth surfaces under a low, warm sun, rich colours, hard contrast and no noise."""
+    warmth = dice.between(0.3, 1)
+    horizon: RGB = _mixed((236, 214, 178), (246, 190, 128), warmth)
+    return Look(
+        sun=_scaled(_mixed((1.1, 0.96, 0.7), (1.2, 0.84, 0.46), warmth), dice.between(0.8, 1.1)),
+        ambient=_scaled((0.6, 0.74, 1.0), dice.between(0.55, 0.75)),
+        zenith=_mixed((42, 104, 206), (66, 140, 214), dice.share()),
+        horizon=horizon,
+        clouds=dice.between(0.0, 0.45),
+        haze=dice.between(0.003, 0.007),
+        haze_colour=_scaled(horizon, 0.95),
+        exposure=_white_balance(dice, dice.between(0.98, 1.12), 0.05),
+        seed=dice.whole(0, 2**31),
+        contrast=dice.between(1.15, 1.35),
+        saturation=dice.between(1.3, 1.6),
+        noise=0.0,
+        grain=dice.between(0.15, 0.35),
     )

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from datasets.streets.dice import Dice
 from datasets.streets.hazards import plan_with_obstacles
 from datasets.streets.labelling import noisy_labels
-from datasets.streets.look import CONDITIONS, sample_look
+from datasets.streets.look import LOOKS, sample_look
 from datasets.streets.placing import place
 from datasets.streets.planning import SPLITS, plan_scene
 from datasets.streets.poses import view_of
@@ -48,7 +48,7 @@ def render(
         seed: of the scenes.
         split: "train", "val" or "test".
         index: place in the split.
-        condition: one of ``CONDITIONS``; changes the image alone.
+        condition: one of ``LOOKS``; changes the image alone.
         size: (H, W).
         has_obstacles: whether one to four unknown obstacles stand in the scene.
     """
@@ -59,7 +59,7 @@ def render(
     placed = place(scene, view, outlines)
     drawing = draw(scene, placed, view)
     look = sample_look(
-        condition, Dice(seed, SPLITS.index(split), index, 1 + CONDITIONS.index(condition))
+        condition, Dice(seed, SPLITS.index(split), index, 1 + LOOKS.index(condition))
     )
     frame = shade(scene, outlines, placed, drawing, look)
     label_ids = noisy_labels(frame.surface, scene.label_seed)

@@ -64,7 +64,7 @@ def shade(scene: Scene, outlines: Outlines, placed: Placed, drawing: Drawing, lo
     picture = _colours(drawing, table)
     face = _front_faces(drawing)
     frame = _geometry(scene, placed, drawing, face, table, picture)
-    _apply_grain(scene, frame, table.grain.take(face))
+    _apply_grain(scene, frame, table.grain.take(face), look.grain)
     _apply_shadows(scene, outlines, frame, look)
     _paint_sky(scene, frame, look)
     _polish_hood(frame)
@@ -172,8 +172,8 @@ def _geometry(
     return Frame(picture, view, table.surface.take(face), depth, x, y, table.level.take(face), None)
 
 
-def _apply_grain(scene: Scene, frame: Frame, grain: NDArray[np.uint8]) -> None:
-    """Multiply the picture by the grain of its surfaces."""
+def _apply_grain(scene: Scene, frame: Frame, grain: NDArray[np.uint8], share: float) -> None:
+    """Multiply the picture by the grain of its surfaces, or by a share of it."""
     du, dv = np.float32(scene.grain[0]), np.float32(scene.grain[1])
     along = frame.x + np.where(frame.is_level, du, frame.depth + du)
     across = np.where(frame.is_level, frame.depth, frame.y) + dv
@@ -184,6 +184,8 @@ def _apply_grain(scene: Scene, frame: Frame, grain: NDArray[np.uint8]) -> None:
     weight = np.where(frame.is_level, np.float32(0.55), np.float32(0.25))
     weight *= grain != Grain.PLAIN
     gain += (coarse.astype(np.float32) - textures.MIDDLE) * (weight / textures.MIDDLE)
+    if share != 1:
+        gain = 1 + (gain - 1) * np.float32(share)
     frame.rgb *= gain
 
 

@@ -8,24 +8,29 @@ from typing import NamedTuple
 from torch import nn
 from torchvision import models
 
-from network.backbone import hrnetv2, mobilenetv2, resnet, wideresnet, xception
+from network.backbone import (
+    hrnetv2,
+    mobilenetv2,
+    resnet,
+    resnet_caffe,
+    wideresnet,
+    xception,
+)
 from network.backbone.base import Backbone, Feature
 from network.weights import ADVICE, download_weights, load_into, read_weights
 
 __all__ = ["BACKBONES", "FEATURES", "Backbone", "BackboneSpec", "Feature", "build_backbone"]
 
+_RESNET = {
+    "low_level": Feature("layer1", 256),
+    "aux": Feature("layer3", 1024),
+    "out": Feature("layer4", 2048),
+}
 # aux is the stage before the last; HRNet's is the branch of the highest resolution
 FEATURES: dict[str, dict[str, Feature]] = {
-    "resnet50": {
-        "low_level": Feature("layer1", 256),
-        "aux": Feature("layer3", 1024),
-        "out": Feature("layer4", 2048),
-    },
-    "resnet101": {
-        "low_level": Feature("layer1", 256),
-        "aux": Feature("layer3", 1024),
-        "out": Feature("layer4", 2048),
-    },
+    "resnet50": _RESNET,
+    "resnet101": _RESNET,
+    "resnet101_caffe": _RESNET,
     "mobilenet": {
         "low_level": Feature("features.3", 24),
         "aux": Feature("features.13", 96),
@@ -90,6 +95,14 @@ BACKBONES: dict[str, BackboneSpec] = {
         resnet.published_name,
         models.ResNet101_Weights.IMAGENET1K_V1.url,
     ),
+    "resnet101_caffe": BackboneSpec(
+        "ResNet-101 as of Caffe",
+        resnet_caffe.CaffeResNet,
+        "resnet101",
+        resnet_caffe.published_name,
+        resnet_caffe.WEIGHTS,
+        pyramid_stride=8,
+    ),
     "mobilenet": BackboneSpec(
         "MobileNetV2",
         mobilenetv2.MobileNetV2,
@@ -133,7 +146,8 @@ def build_backbone(
 
     Args:
         name: a key of ``BACKBONES``.
-        output_stride: 8 or 16; HRNet's is 4 and WideResNet's 8 whatever is asked for.
+        output_stride: 8 or 16; HRNet's is 4, WideResNet's and the Caffe network's 8
+            whatever is asked for.
         pretrained: ``none``, ``imagenet`` or the path of a file.
         dropout: see ``Backbone``.
         checkpoint_activations: see ``Backbone``.

@@ -44,18 +44,15 @@ head_flags() {
   esac
 }
 
-# stage RUN FIRST FLAGS...: one training on GPUS, from the network FIRST unless that is empty
+# stage RUN FLAGS...: one training on GPUS
 stage() {
-  local run=$1 first=$2 start=(--continue_training) program=(main.py)
-  shift 2
-  # A run goes on from its own checkpoint; from another network it can only begin.
-  if [[ -n $first && ! -f $OUT/checkpoints/latest_$run.pth ]]; then
-    start=(--ckpt "$first" --overwrite)
-  fi
+  local run=$1 program=(main.py)
+  shift
   if ((GPUS > 1)); then
     program=(-m torch.distributed.run --nproc_per_node "$GPUS" main.py --sync_bn)
   fi
-  "$PYTHON" "${program[@]}" "${start[@]}" "$@" --run_name "$run" --output_dir "$OUT" "${extra[@]}"
+  "$PYTHON" "${program[@]}" --continue_training "$@" --run_name "$run" --output_dir "$OUT" \
+    "${extra[@]}"
 }
 
 # judge NAME SCORES NETWORK...: OUT/results/NAME.json with the mIoU, and NAME_on_DATA.json
@@ -76,15 +73,14 @@ for head in $HEADS; do head_flags "$head"; done # a wrong name stops here
 
 for head in $HEADS; do
   head_flags "$head"
-  stage "mapillary_$head" "" @recipes/abet_mapillary.args --data_root "$DATA_ROOT/mapillary" \
+  stage "mapillary_$head" @recipes/abet_mapillary.args --data_root "$DATA_ROOT/mapillary" \
     --pretrained_backbone "$PRETRAINED" "${flags[@]}"
   members=()
   for seed in $SEEDS; do
     run=cityscapes_${head}_seed$seed
     best=$OUT/checkpoints/best_$run.pth
-    stage "$run" "$OUT/checkpoints/best_mapillary_$head.pth" @recipes/abet_cityscapes.args \
-      --data_root "$DATA_ROOT/cityscapes" "${flags[@]}" --reset_head \
-      --random_seed "$seed"
+    stage "$run" @recipes/abet_cityscapes.args --data_root "$DATA_ROOT/cityscapes" "${flags[@]}" \
+      --init "$OUT/checkpoints/best_mapillary_$head.pth" --reset_head --random_seed "$seed"
     "$PYTHON" main.py --fit_score sml --ckpt "$best" --data_root "$DATA_ROOT/cityscapes" \
       --val_batch_size 1 --output_dir "$OUT" --run_name "$run" "${test_flags[@]}"
     judge "$run" "$alone" --ckpt "$best" \

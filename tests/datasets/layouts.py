@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import cv2
 import numpy as np
 from PIL import Image
 
@@ -167,4 +168,46 @@ def mapillary(root: Path, ids=(0, 13, 64, 65)):
             write_image(root / folder / "images" / f"{name}.jpg", (6 + index, 8), seed=index)
             label = striped(ids, (6 + index, 8))
             write_label(root / folder / "labels" / f"{name}.png", label, palette=True)
+    return root
+
+
+def kvasir(root: Path, count=12):
+    for index in range(count):
+        write_image(root / "images" / f"polyp{index}.jpg", seed=index)
+        write_label(root / "masks" / f"polyp{index}.png", striped([0, 255]))
+    return root
+
+
+def gta5(root: Path, count=3, ids=(7, 8, 33, 34)):
+    for index in range(1, count + 1):
+        write_image(root / "images" / f"{index:05d}.png", seed=index)
+        write_label(root / "labels" / f"{index:05d}.png", striped(ids), palette=True)
+    return root
+
+
+def write_channels(path: Path, ids, kind):
+    """A PNG with ids in its first channel and other values in the others."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    ids = np.asarray(ids, kind)
+    last = [np.full_like(ids, 255)] if kind == np.uint8 else []
+    others = [np.full_like(ids, np.iinfo(kind).max - 5), np.full_like(ids, 9), *last]
+    blue_first = [others[1], others[0], ids, *others[2:]]
+    assert cv2.imwrite(str(path), np.dstack(blue_first))
+
+
+def synthia(root: Path, count=3, ids=(3, 11, 0, 22)):
+    for index in range(count):
+        write_image(root / "RGB" / f"{index:07d}.png", seed=index)
+        write_channels(root / "GT" / "LABELS" / f"{index:07d}.png", striped(ids), np.uint16)
+    return root
+
+
+def robotcar(root: Path, ids=(1, 12, 17, 9)):
+    for sequence in ("2015-05-29-09-36-29_07", "2015-07-24-14-17-50_01"):
+        for index in range(2):
+            write_image(root / "train" / sequence / f"{index:06d}.png", seed=index)
+    for index in range(2):
+        name = f"2014-11-25-09-18-32_01_{index:06d}.png"
+        write_image(root / "val" / name, seed=index)
+        write_channels(root / "anno" / name, striped(ids), np.uint8)
     return root

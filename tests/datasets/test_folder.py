@@ -100,7 +100,7 @@ def test_missing_parts_show_the_layout(tmp_path):
     with pytest.raises(ValueError, match=r"classes\.json does not exist"):
         Folder(tmp_path, "train")
     (tmp_path / "classes.json").write_text(json.dumps(NAMES))
-    with pytest.raises(ValueError, match="labels does not exist; .* holds classes.json, images/"):
+    with pytest.raises(ValueError, match="labels/train does not exist; .* classes.json, images/"):
         Folder(tmp_path, "train")
 
 

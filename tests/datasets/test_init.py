@@ -13,6 +13,7 @@ def test_the_data_sets_by_name():
         *("streets", "cityscapes", "acdc", "idd", "voc", "kvasir", "camvid", "folder"),
         *("mapillary", "streets_obstacles", "lost_and_found", "road_anomaly"),
         *("smiyc_anomaly", "smiyc_obstacle"),
+        *("gta5", "synthia", "robotcar", "cityscapes_robotcar"),
     }
     for name, kind in DATASETS.items():
         assert issubclass(kind, SegDataset)

@@ -7,12 +7,12 @@ from PIL import Image
 
 from datasets.mask_files import (
     LEVELS,
-    DamagedMaskError,
     decode_mask,
     encode_mask,
     inspect_mask,
     is_mask,
 )
+from datasets.png_files import DamagedMapError
 
 SCALE = float(np.log(19))
 
@@ -58,23 +58,23 @@ def test_every_changed_byte_is_found(content):
         for flipped in (1, 128):
             changed = bytearray(content)
             changed[place] ^= flipped
-            with pytest.raises(DamagedMaskError):
+            with pytest.raises(DamagedMapError):
                 decode_mask(bytes(changed))
 
 
 def test_every_truncation_and_every_addition_is_found(content):
     for length in range(len(content)):
-        with pytest.raises(DamagedMaskError):
+        with pytest.raises(DamagedMapError):
             inspect_mask(content[:length])
     for more in (b"\0", b"\0" * 12, content):
-        with pytest.raises(DamagedMaskError):
+        with pytest.raises(DamagedMapError):
             inspect_mask(content + more)
 
 
 def test_other_images_are_no_masks(tmp_path, content):
     for image in (np.zeros((5, 7), np.uint16), np.zeros((5, 7, 3), np.uint8)):
         other = cv2.imencode(".png", image)[1].tobytes()
-        with pytest.raises(DamagedMaskError, match="no mask of this program"):
+        with pytest.raises(DamagedMapError, match="no mask of this program"):
             decode_mask(other)
         (tmp_path / "other.png").write_bytes(other)
         assert not is_mask(tmp_path / "other.png")

@@ -10,7 +10,7 @@ from datasets.streets import Streets
 from datasets.streets.dataset import ADVERSE, NUM_IMAGES
 from datasets.streets.dice import Dice
 from datasets.streets.labelling import noisy_labels
-from datasets.streets.look import CONDITIONS, sample_look
+from datasets.streets.look import CONDITIONS, LOOKS, sample_look
 from datasets.streets.planning import plan_scene
 from datasets.streets.render import render
 from datasets.streets.towns import TOWNS
@@ -31,7 +31,7 @@ def read_digest(sample):
     return hashlib.sha256(b"".join(part.numpy().tobytes() for part in parts)).hexdigest()
 
 
-@pytest.mark.parametrize("condition", CONDITIONS)
+@pytest.mark.parametrize("condition", LOOKS)
 def test_same_numbers_give_same_pixels_in_any_order(condition):
     first, second = (Streets(None, "val", condition=condition) for _ in range(2))
     forwards = [digest(first, i) for i in range(4)]
@@ -115,12 +115,37 @@ def test_every_size_shows_the_same_scene():
 def test_conditions_change_pixels_but_not_labels():
     for index in range(4):
         clear = render(0, "val", index, "clear", SIZE)
-        for condition in ADVERSE:
+        for condition in (*ADVERSE, "game"):
             other = render(0, "val", index, condition, SIZE)
             assert (other.label_ids == clear.label_ids).all()
             assert (other.depth == clear.depth).all()
             difference = np.abs(other.image.astype(int) - clear.image.astype(int)).mean()
             assert difference > 8
+
+
+def test_a_game_is_smoother_and_more_colourful_than_a_clear_day():
+    roughness, colour = {"clear": [], "game": []}, {"clear": [], "game": []}
+    for condition in roughness:
+        dataset = Streets(None, "train", condition=condition, num_images=6)
+        assert dataset[0]["condition"] == condition
+        assert dataset[0]["id"].endswith(f"_{condition}")
+        for index in range(6):
+            image, label = (part.numpy() for part in dataset.read(index))
+            on_road = (label == 0)[:, 1:] & (label == 0)[:, :-1]
+            steps = np.abs(np.diff(image.astype(float), axis=2)).mean(0)[on_road]
+            roughness[condition].append(np.median(steps))
+            colour[condition].append((image.max(0).astype(float) - image.min(0)).mean())
+    assert np.mean(roughness["game"]) < 0.5 * np.mean(roughness["clear"])
+    assert np.mean(colour["game"]) > 1.3 * np.mean(colour["clear"])
+
+
+def test_game_is_no_weather():
+    assert "game" not in {*CONDITIONS, *ADVERSE}
+    adverse = Streets(None, "val", condition="adverse")
+    assert "game" not in {item.condition for item in adverse.items}
+    game, clear = (Streets(None, "val", condition=name) for name in ("game", "clear"))
+    assert game.origins() == clear.origins()
+    assert game.fingerprint() != clear.fingerprint()
 
 
 def test_adverse_takes_the_conditions_in_turn():
@@ -298,7 +323,7 @@ def test_number_of_images():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"condition": "hail"}, "no condition 'hail'.*fog, night, rain, snow and adverse"),
+        ({"condition": "hail"}, "no condition 'hail'.*fog, night, rain, snow, adverse .* and game"),
         ({"num_images": 0}, "num_images must be 1 or more"),
         ({"image_size": (8, 64)}, "at least 16x16"),
     ],

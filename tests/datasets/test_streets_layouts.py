@@ -8,9 +8,11 @@ from PIL import Image
 
 from datasets.acdc import ACDC
 from datasets.cityscapes import Cityscapes
+from datasets.gta5 import GTA5
 from datasets.lost_and_found import LostAndFound
 from datasets.mapillary import Mapillary
 from datasets.road_anomaly import RoadAnomaly
+from datasets.robotcar import CityscapesRobotCar, RobotCar
 from datasets.smiyc import SMIYCAnomaly, SMIYCObstacle
 from datasets.streets import write_layout
 from datasets.streets.layouts import _MAPILLARY_NAMES
@@ -18,6 +20,7 @@ from datasets.streets.look import CONDITIONS
 from datasets.streets.paints import Surface
 from datasets.streets.render import render
 from datasets.streets.towns import TOWNS
+from datasets.synthia import SYNTHIA
 from datasets.taxonomy import ROAD_LABEL_IDS
 from datasets.taxonomy import VOC as VOC_CLASSES
 from datasets.taxonomy_mapillary import MAPILLARY
@@ -221,3 +224,58 @@ def test_smiyc(tmp_path):
             assert_ood(loaded, place, picture, known)
             difference = loaded.read(place)[0].numpy().astype(int) - picture.image
             assert np.abs(difference).mean() < 9  # a JPEG file of the same picture
+
+
+def test_gta5(tmp_path):
+    write_layout("gta5", tmp_path, images_per_split=3, size=SIZE, seed=4)
+    loaded = GTA5(tmp_path, "train")
+    assert [item.id for item in loaded.items] == ["00001", "00002", "00003"]
+    for index in range(3):
+        picture = render(4, "train", index, "game", SIZE)
+        image, label = loaded.read(index)
+        assert (image.numpy() == picture.image).all()
+        assert (label.numpy() == picture.train_ids).all()
+    with Image.open(tmp_path / "labels/00002.png") as file:
+        assert file.mode == "P"
+        palette = np.array(file.getpalette()).reshape(-1, 3)
+    assert (palette[list(ROAD_LABEL_IDS)] == loaded.palette.numpy()).all()
+
+
+def test_synthia(tmp_path):
+    write_layout("synthia", tmp_path, images_per_split=4, size=SIZE, seed=4)
+    loaded = SYNTHIA(tmp_path, "train")
+    assert [item.id for item in loaded.items] == [f"{index:07d}" for index in range(4)]
+    absent = [loaded.class_names.index(name) for name in SYNTHIA.unannotated]
+    seen = set()
+    for index in range(4):
+        picture = render(4, "train", index, "game", SIZE)
+        image, label = loaded.read(index)
+        assert (image.numpy() == picture.image).all()
+        is_absent = np.isin(picture.train_ids, absent)
+        assert (label.numpy() == np.where(is_absent, 255, picture.train_ids)).all()
+        seen |= set(label.unique().tolist())
+        stored = cv2.imread(str(loaded.items[index].label), cv2.IMREAD_UNCHANGED)
+        assert stored.dtype == np.uint16
+        assert stored.shape == (*SIZE, 3)
+        assert (stored[..., 1] > 0).any()  # instances, which must not be read as classes
+    assert len(seen) > 8
+
+
+def test_robotcar(tmp_path):
+    write_layout("robotcar", tmp_path, images_per_split=4, size=SIZE, seed=4)
+    val = RobotCar(tmp_path, "val")
+    assert len({item.scene for item in val.items}) == 3
+    for number in range(4):
+        place = next(i for i, item in enumerate(val.items) if item.id.endswith(f"{number:06d}"))
+        picture = render(4, "val", number, "rain", SIZE)
+        image, label = val.read(place)
+        assert (image.numpy() == picture.image).all()
+        wanted = CityscapesRobotCar.train_ids
+        expected = np.array([wanted.get(label_id, 255) for label_id in range(256)], np.uint8)
+        assert (label.numpy() == expected[picture.label_ids]).all()
+        with Image.open(val.items[place].label) as file:
+            assert file.mode == "RGBA"
+    train = RobotCar(tmp_path, "train", labelled=False)
+    assert len(train) == 4
+    assert len({item.scene for item in train.items}) == 3
+    assert not (tmp_path / "anno").joinpath("train").exists()

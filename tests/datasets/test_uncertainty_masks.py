@@ -9,10 +9,10 @@ import torch
 from datasets.camvid import CamVid
 from datasets.cityscapes import Cityscapes
 from datasets.loaders import eval_batches
+from datasets.map_folders import MANIFEST
 from datasets.mask_files import LEVELS, encode_mask
 from datasets.transforms import eval_transform, train_transform
 from datasets.uncertainty_masks import (
-    MANIFEST,
     UncertaintyMasks,
     making_command,
     mask_path,

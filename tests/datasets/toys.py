@@ -41,10 +41,12 @@ class Toy(SegDataset):
         generator = torch.Generator().manual_seed(index)
         image = torch.randint(0, 256, (3, *self.sizes[index]), generator=generator)
         label = torch.randint(0, 3, self.sizes[index], generator=generator)
+        if not self.reads_labels:
+            label = self.other_label(index)
         return image.to(torch.uint8), label.to(torch.uint8)
 
     def read_raw_label(self, index):
         return self.read(index)[1]
 
-    def size(self, index):
-        return self.transform.size or self.sizes[index]
+    def native_size(self, index):
+        return self.sizes[index]

@@ -13,12 +13,15 @@ from torch import nn
 
 from datasets.camvid import CamVid
 from datasets.loaders import eval_batches
+from datasets.map_folders import MANIFEST
 from datasets.mask_files import LEVELS, encode_mask
 from datasets.transforms import eval_transform
-from datasets.uncertainty_masks import MANIFEST, UncertaintyMasks, making_command, mask_path
+from datasets.uncertainty_masks import MASKS, UncertaintyMasks, making_command, mask_path
 from engine.batch import prepare
 from engine.evaluate import run_pass
-from engine.mask_making import PREDICTION_FLAGS, MaskWriter, claim_folder, describe_masks
+from engine.map_claims import claim_folder
+from engine.map_making import PREDICTION_FLAGS
+from engine.mask_making import MaskWriter, describe_masks
 from engine.trained import trained_method
 from main import main
 from network import build_model
@@ -125,7 +128,7 @@ class Claiming:
         values = {**dict.fromkeys(PREDICTION_FLAGS), "model": "m", "random_seed": 1, **flags}
         opts = Namespace(ckpt=self.checkpoint, weight=None, **values)
         manifest = describe_masks(opts, dataset, num_classes=3)
-        return claim_folder(self.directory, manifest, dataset, overwrite=overwrite)
+        return claim_folder(MASKS, self.directory, manifest, dataset, overwrite=overwrite)
 
     def make(self, **changes):
         missing = self.claim(**changes)

@@ -4,13 +4,14 @@ from torch import nn
 from torch.nn import functional as F
 
 from engine.predict import Predictor, fitting, starts
+from uncertainty import build_score
 from utils.types import FEATURES, Prediction
 
 NUM_CLASSES = 4
 
 
 class Pointwise(nn.Module):
-    """Logits, auxiliary logits, members, temperatures and features from 1x1 convolutions."""
+    """Logits, members, temperatures and features from 1x1 convolutions."""
 
     def __init__(self, members=0):
         super().__init__()
@@ -29,8 +30,7 @@ class Pointwise(nn.Module):
             stacked if self.members else None,
             logits[0][:, :1].exp(),
             stacked[:, :, :1].exp() if self.members else None,
-            2 * logits[0],
-            images.mean((2, 3)) if FEATURES in needs else None,
+            features=images.mean((2, 3)) if FEATURES in needs else None,
         )
 
 
@@ -133,8 +133,8 @@ def test_mirroring_changes_nothing_for_an_equivariant_network(images, fuse, memb
     expected = method.predict(images, needs)
     found = Predictor(method, flip=True, fuse=fuse)(images, needs)
     if fuse == "probs":  # softmax says nothing about the logits' offset
-        assert_same(found, expected, but=("logits", "member_logits", "aux_logits"))
-        for name in ("logits", "aux_logits", *(["member_logits"] if members else [])):
+        assert_same(found, expected, but=("logits", "member_logits"))
+        for name in ("logits", *(["member_logits"] if members else [])):
             fused, alone = getattr(found, name), getattr(expected, name)
             torch.testing.assert_close(fused.softmax(-3), alone.softmax(-3))
     else:
@@ -230,3 +230,141 @@ def test_autocast_on_request_gives_float32(images):
     assert low.dtype == torch.float32
     assert not torch.equal(low, exact)
     torch.testing.assert_close(low, exact, rtol=0.05, atol=0.05)
+
+
+class Tempered(nn.Module):
+    """Members with a 3x3 convolution each, whose logits are divided by its own temperature."""
+
+    def __init__(self, members=0):
+        super().__init__()
+        torch.manual_seed(0)
+        self.members = members
+        self.layers = nn.ModuleList(
+            nn.Conv2d(3, NUM_CLASSES + 1, 3, padding=1) for _ in range(max(members, 1))
+        )
+
+    def of_each(self, images):
+        """Tempered logits and temperatures of each member."""
+        for layer in self.layers:
+            maps = layer(images)
+            temperature = maps[:, :1].sigmoid() + 1e-3
+            yield maps[:, 1:] / temperature, temperature
+
+    def predict(self, images, needs=frozenset()):
+        logits, temperatures = map(torch.stack, zip(*self.of_each(images), strict=True))
+        features = images.mean((2, 3)) if FEATURES in needs else None
+        if not self.members:
+            return Prediction(logits[0], temperature=temperatures[0], features=features)
+        return Prediction(
+            logits.softmax(2).mean(0).log(),
+            member_logits=logits,
+            temperature=temperatures.mean(0),
+            member_temperatures=temperatures,
+            features=features,
+        )
+
+
+def by_hand(method, images, scales=(1.0,), *, mirrored=True):
+    """Logits and temperatures of every member in every pass, at the images' size."""
+    size = images.shape[-2:]
+    for scale in scales:
+        seen = images
+        if scale != 1:
+            inside = [round(scale * side) for side in size]
+            seen = F.interpolate(images, size=inside, mode="bilinear", antialias=True)
+        for flipped in (False, True) if mirrored else (False,):
+            for maps in method.of_each(seen.flip(-1) if flipped else seen):
+                back = [each.flip(-1) if flipped else each for each in maps]
+                yield [
+                    F.interpolate(each, size=size, mode="bilinear", align_corners=False)
+                    for each in back
+                ]
+
+
+@pytest.mark.parametrize("members", [0, 3])
+def test_one_pass_as_members_is_the_method_bit_for_bit(images, members):
+    method = Tempered(members)
+    needs = frozenset({FEATURES})
+    found = Predictor(method, fuse="members")(images, needs)
+    assert_same(found, method.predict(images, needs), rtol=0, atol=0)
+
+
+def test_passes_as_members_are_the_passes_in_their_order(images):
+    method = Tempered()
+    scales = (0.5, 1.0, 1.5)
+    found = Predictor(method, fuse="members", flip=True, scales=scales)(images)
+    logits, temperatures = map(torch.stack, zip(*by_hand(method, images, scales), strict=True))
+    assert found.member_logits.shape == (6, 2, NUM_CLASSES, 13, 17)
+    assert found.member_temperatures.shape == (6, 2, 1, 13, 17)
+    torch.testing.assert_close(found.member_logits, logits)
+    torch.testing.assert_close(found.member_temperatures, temperatures)
+    torch.testing.assert_close(found.temperature, temperatures.mean(0))
+    torch.testing.assert_close(found.logits, logits.softmax(2).mean(0).log())
+    torch.testing.assert_close(found.logits.logsumexp(1), torch.zeros(2, 13, 17))
+
+
+@pytest.mark.parametrize("score", ["abet", "energy", "godin", "msp", "entropy@mean_score"])
+def test_a_score_of_passes_as_members_is_that_of_the_passes_by_hand(images, score):
+    """The mean of the passes' scores; of msp, that of their mean softmax."""
+    method = Tempered()
+    found = build_score(score).function(Predictor(method, fuse="members", flip=True)(images))
+    passes = list(by_hand(method, images))
+    each = {
+        "abet": [-logits.logsumexp(1) for logits, _ in passes],
+        "energy": [-t[:, 0] * logits.logsumexp(1) for logits, t in passes],
+        "godin": [t[:, 0] for _, t in passes],
+        "msp": [1 - sum(logits.softmax(1) for logits, _ in passes).div(2).amax(1)] * 2,
+        "entropy@mean_score": [
+            torch.distributions.Categorical(logits=logits.movedim(1, -1)).entropy()
+            for logits, _ in passes
+        ],
+    }[score]
+    torch.testing.assert_close(found, sum(each) / 2)
+
+
+def test_all_members_of_all_passes_are_members(images):
+    method = Tempered(members=3)
+    needs = frozenset({FEATURES})
+    found = Predictor(method, fuse="members", flip=True, scales=(1.0, 2.0))(images, needs)
+    logits, temperatures = map(torch.stack, zip(*by_hand(method, images, (1.0, 2.0)), strict=True))
+    for ours, theirs in ((found.member_logits, logits), (found.member_temperatures, temperatures)):
+        assert ours.shape[0] == 3 * 2 * 2
+        torch.testing.assert_close(ours.sort(0).values, theirs.sort(0).values)
+    torch.testing.assert_close(found.logits, logits.softmax(2).mean(0).log())
+    torch.testing.assert_close(found.temperature, temperatures.mean(0))
+    torch.testing.assert_close(found.features, images.mean((2, 3)), rtol=1e-4, atol=1e-3)
+
+
+def test_windows_and_members_go_together(images):
+    """Windows are averaged inside a pass, and only the passes are members."""
+    method = Tempered()
+    found = Predictor(method, fuse="members", flip=True, window=(13, 9), overlap=0)(images)
+    single = Predictor(method, window=(13, 9), overlap=0)
+    passes = torch.stack([single(images).logits, single(images.flip(-1)).logits.flip(-1)])
+    torch.testing.assert_close(found.member_logits, passes)
+    torch.testing.assert_close(found.logits, passes.softmax(2).mean(0).log())
+
+
+def test_a_network_without_temperature_has_none_as_members(images):
+    found = Predictor(Wide(), fuse="members", flip=True)(images)
+    assert found.temperature is None
+    assert found.member_temperatures is None
+    assert len(found.member_logits) == 2
+
+
+class TwoMembers:
+    """The first member sees the mean of an image, the second its left edge."""
+
+    def predict(self, images, needs=frozenset(), at_stride=False):
+        first, second = images[:, :2], images[:, :2, :, :1].expand(-1, -1, -1, images.shape[-1])
+        members = torch.stack([first, second])
+        return Prediction(members.softmax(2).mean(0).log(), member_logits=members)
+
+
+def test_members_of_passes_come_member_by_member():
+    images = torch.randn(1, 3, 4, 6, generator=torch.Generator().manual_seed(0))
+    found = Predictor(TwoMembers(), flip=True, fuse="members")(images).member_logits
+    straight, mirrored = TwoMembers().predict(images), TwoMembers().predict(images.flip(-1))
+    for own, index in zip(found.unflatten(0, (2, -1)), (0, 1), strict=True):
+        assert torch.equal(own[0], straight.member_logits[index])
+        assert torch.equal(own[1], mirrored.member_logits[index].flip(-1))

@@ -106,3 +106,55 @@ def test_a_file_that_is_no_checkpoint_is_refused_at_once(tmp_path, capsys):
     path.write_text("hello")
     message = refused(capsys, "--test_only", "--ckpt", path)
     assert "notes.pth (5 bytes) is truncated or not a checkpoint" in message
+
+
+@pytest.fixture
+def tempered(tmp_path):
+    """A checkpoint of this program with AbeT's heads, evaluated at the middle of its images."""
+    heads = ["--head", "cosine", "--temperature", "learned", "--temperature_floor", "0.01"]
+    data = ["--dataset", "camvid", "--data_root", str(tmp_path), "--eval_centre", "48x64"]
+    sampling = ["--train_transform", "scale_crop", "--class_uniform_pct", "0.5", "--epochs", "3"]
+    schedule = ["--lr_policy", "scl_poly", "--rlx_off_epoch", "1"]
+    opts = parse([*heads, *data, *sampling, *schedule])
+    opts.epoch_itrs, opts.total_itrs = 4, 12  # as a run fills them in
+    path = tmp_path / "latest_abet.pth"
+    torch.save({"opts": plain(opts), "model_state": {"w": torch.ones(1)}, "cur_itrs": 4}, path)
+    return path
+
+
+@pytest.mark.parametrize("more", [(), ("--dataset", "streets_obstacles")])
+def test_heads_come_with_the_network_whatever_the_images(tempered, more):
+    opts = parse(["--test_only", "--ckpt", str(tempered), *more])
+    assert (opts.head, opts.temperature, opts.temperature_floor) == ("cosine", "learned", 0.01)
+    assert opts.eval_centre == (None if more else (48, 64))
+    assert (opts.class_uniform_pct, opts.lr_policy) == (0, "poly")
+
+
+@pytest.mark.parametrize(
+    ("flag", "typed", "stored"),
+    [
+        ("head", "linear", "cosine"),
+        ("temperature", "none", "learned"),
+        ("temperature_floor", "0.001", "0.01"),
+    ],
+)
+def test_another_head_than_that_of_the_file_is_refused(tempered, capsys, flag, typed, stored):
+    message = refused(capsys, "--test_only", "--ckpt", tempered, f"--{flag}", typed)
+    assert f"--{flag} {typed} contradicts {tempered}" in message
+    assert f"trained with --{flag} {stored}: leave the flag out" in message
+
+
+def test_continuing_takes_over_sampling_schedule_and_epochs(tempered):
+    opts = parse(["--continue_training", "--ckpt", str(tempered)])
+    assert (opts.epochs, opts.epoch_itrs, opts.total_itrs) == (3, 4, 12)
+    assert (opts.lr_policy, opts.rlx_off_epoch, opts.class_uniform_pct) == ("scl_poly", 1, 0.5)
+
+
+@pytest.mark.parametrize("size", ["native", "crop"])
+def test_a_typed_size_undoes_the_middle_of_the_training(tmp_path, size):
+    path = tmp_path / "latest.pth"
+    opts = parse(["--dataset", "streets", "--eval_centre", "40x64"])
+    torch.save({"opts": plain(opts), "model_state": {"w": torch.ones(1)}, "cur_itrs": 4}, path)
+    assert parse(["--test_only", "--ckpt", str(path)]).eval_centre == (40, 64)
+    found = parse(["--test_only", "--ckpt", str(path), "--eval_size", size])
+    assert (found.eval_centre, found.eval_size) == (None, size)

@@ -38,6 +38,7 @@ def flags(tmp_path, **changes):
         "mc_samples": None,
         "lr": 0.1,
         "total_itrs": 100,
+        "stop_itrs": None,
         "continue_training": False,
         "overwrite": False,
         "ckpt": None,

@@ -44,6 +44,8 @@ def prediction():
         member_logits=members,
         temperature=temperatures.mean(0),
         member_temperatures=temperatures,
+        main_logits=members[0],
+        aux_logits=members[1],
     )
 
 

@@ -15,7 +15,7 @@ from datasets.taxonomy import SegClass
 from engine import checkpoint
 from engine.checkpoint import Training
 from engine.run import Run
-from engine.train import NonFiniteLossError, Stopped, Trainer, start, train
+from engine.train import NonFiniteLossError, Stopped, Trainer, optimizer_step, start, train
 from methods.base import Selection
 from tests.engine.toys import Adversaries, batches, options
 from utils.log import RunLog, logger, read_metrics
@@ -330,3 +330,18 @@ def test_an_epoch_ends_in_a_validation_and_starts_the_interval_anew(tmp_path):
     training, work = by_likelihood(tmp_path, opts, (0.5,) * 8, epoch=5)
     train(training, batches(), work)
     assert [step for step, _ in logged(work)] == [0, 3, 5, 8, 10, 11]
+
+
+def test_what_is_logged_is_that_of_all_micro_batches():
+    class Tempered(Adversaries):
+        def training_step(self, batch, step):
+            losses = {"painter": self.painter(batch["image"]).square().mean()}
+            logs = dict.fromkeys(("t", "t_min", "t_max"), batch["t"])
+            return StepOutput(losses, logs)
+
+    opts = options(accumulate=2)
+    training = start(Tempered(opts), opts, CPU)
+    micro = [{**next(batches()), "t": torch.tensor(t)} for t in (0.1, 0.9)]
+    logs = optimizer_step(training.method, micro, training, nullcontext()).logs
+    found = {name: value.item() for name, value in logs.items()}
+    assert found == pytest.approx({"t": 0.5, "t_min": 0.1, "t_max": 0.9})

@@ -50,6 +50,7 @@ def options(**changes):
         "accumulate": 1,
         "batch_size": 4,
         "channels_last": False,
+        "ema": None,
         "epoch_itrs": None,
         "lr_policy": "poly",
         "patience": None,
@@ -60,8 +61,10 @@ def options(**changes):
         "rescale": 1.0,
         "rlx_off_epoch": -1,
         "step_size": 10,
+        "stop_itrs": None,
         "total_itrs": 6,
         "val_interval": 3,
+        "warm_up": 0,
     }
     return Namespace(**{**values, **changes})
 

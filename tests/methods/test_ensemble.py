@@ -186,3 +186,35 @@ def test_mistakes_are_one_sentence(argv, message, capsys):
     with pytest.raises(SystemExit, match="2"):
         options(*argv)
     assert message in capsys.readouterr().err
+
+
+ALIKE = ("--member", "deeplabv3plus_mobilenet", "--member", "deeplabv3plus_mobilenet")
+
+
+@pytest.mark.parametrize("at_stride", [False, True])
+def test_second_heads_of_members_stay_apart(batches, at_stride):
+    method = ensemble(*ALIKE, "--aux_head").eval()
+    images = batches[0]["image"]
+    with torch.no_grad():
+        found = method.predict(images, at_stride=at_stride)
+        outputs = [member(images, at_stride=at_stride) for member in method.network.members]
+    size = (10, 14) if at_stride else SIZE
+    assert found.member_aux_logits.shape == (2, 2, CLASSES, *size)
+    for place, output in enumerate(outputs):
+        assert torch.equal(found.member_logits[place], output.logits)
+        assert torch.equal(found.member_aux_logits[place], output.aux_logits)
+    assert found.aux_logits is found.main_logits is None
+
+
+def test_members_of_other_resolution_are_not_averaged_before_upsampling(batches):
+    method = ensemble(*TWO).eval()
+    with torch.no_grad(), pytest.raises(ValueError, match="heads give 3x4 and 10x14 pixels: leave"):
+        method.predict(batches[0]["image"], at_stride=True)
+
+
+def test_members_with_and_without_a_second_head_are_refused(batches):
+    method = ensemble(*ALIKE, "--aux_head").eval()
+    method.network.members[1].aux_classifier = None
+    message = "deeplabv3plus_mobilenet-2 has none.*with --aux_head, or members without"
+    with torch.no_grad(), pytest.raises(ValueError, match=message):
+        method.predict(batches[0]["image"])

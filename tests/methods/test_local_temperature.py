@@ -50,6 +50,7 @@ def options(**changes):
         "accumulate": 4,
         "batch_size": 4,
         "amp": "off",
+        "ema": None,
         "lr": 1e-2,
         "weight_decay": 0.0,
         "random_seed": 3,

@@ -8,6 +8,7 @@ from torchmetrics.classification import (
     MulticlassJaccardIndex,
 )
 
+from metrics.bootstrap import Bootstrap
 from metrics.segmentation import SegmentationMetrics, count_pairs
 from tests.metrics.conftest import CLASSES, NUM_CLASSES, make_batch
 from utils.types import Prediction
@@ -187,3 +188,76 @@ def test_classes_that_a_data_set_never_labels_do_not_count_there(six_images):
     plain.update(batch, prediction)
     others = [v for k, v in plain.compute()["dataset"]["idd"]["class_iou"].items() if k != "train"]
     assert found["dataset"]["idd"]["miou"] == pytest.approx(sum(others) / len(others))
+
+
+ROAD_19 = tuple(f"class {index}" for index in range(19))
+SUBSETS = {
+    "16": tuple(index for index in range(19) if index not in (9, 14, 16)),
+    "13": tuple(index for index in range(19) if index not in (3, 4, 5, 9, 14, 16)),
+}
+
+
+def road_labels(seed):
+    """Labels (2, 40, 50) of all 19 classes with void, and a prediction that is often right."""
+    generator = torch.Generator().manual_seed(seed)
+    label = torch.randint(0, 19, (2, 40, 50), generator=generator, dtype=torch.uint8)
+    guess = torch.randint(0, 19, (2, 40, 50), generator=generator)
+    right = torch.rand(2, 40, 50, generator=generator) < 0.7
+    predicted = torch.where(right, label.long(), guess)
+    label[0, :5] = VOID
+    return {"label": label, "id": ["a", "b"]}, predicted
+
+
+def subset_means(batch, predicted, **settings):
+    metric = SegmentationMetrics(ROAD_19, subsets=SUBSETS, **settings)
+    metric.update(batch, one_hot(predicted, 19))
+    return metric.compute()["total"]
+
+
+def test_means_over_classes_that_are_never_predicted_are_a_factor_of_the_whole():
+    batch, predicted = road_labels(0)
+    predicted[torch.isin(predicted, torch.tensor([9, 14, 16]))] = 0
+    found = subset_means(batch, predicted)
+    assert found["class_iou"]["class 9"] == 0
+    assert found["miou_16"] == pytest.approx(19 / 16 * found["miou"], rel=1e-12)
+    ious = np.array(list(found["class_iou"].values()))
+    for name, ids in SUBSETS.items():
+        assert found[f"miou_{name}"] == pytest.approx(ious[list(ids)].mean(), rel=1e-12)
+
+
+def test_the_factor_is_wrong_where_such_classes_are_predicted():
+    found = subset_means(*road_labels(0))
+    assert found["class_iou"]["class 9"] > 0
+    assert abs(found["miou_16"] - 19 / 16 * found["miou"]) > 1
+    ious = np.array(list(found["class_iou"].values()))
+    assert found["miou_13"] == pytest.approx(ious[list(SUBSETS["13"])].mean(), rel=1e-12)
+
+
+def test_pixels_of_a_left_out_class_count_against_what_they_are_taken_for():
+    batch, predicted = road_labels(1)
+    truck = batch["label"] == 14
+    predicted[truck] = 13
+    found = subset_means(batch, predicted)
+    unshared = {**batch, "label": batch["label"].masked_fill(truck, VOID)}
+    without = subset_means(unshared, predicted)
+    assert without["class_iou"]["class 13"] > found["class_iou"]["class 13"] + 10
+    assert without["miou_16"] > found["miou_16"]
+
+
+def test_absent_classes_are_left_out_of_subsets_and_an_empty_subset_is_none():
+    label = torch.zeros(1, 2, 4, dtype=torch.uint8)
+    metric = SegmentationMetrics("abcd", subsets={"first": (0, 3), "last": (2, 3)})
+    metric.update({"label": label, "id": ["a"]}, one_hot(label.long(), 4))
+    found = metric.compute()["total"]
+    assert found["miou_first"] == 100
+    assert found["miou_last"] is None
+    assert metric.units["miou_first"] == "percent"
+    assert found.keys() == metric.units.keys() != SegmentationMetrics.units.keys()
+
+
+def test_subsets_have_intervals_too():
+    batch, predicted = road_labels(2)
+    found = subset_means(batch, predicted, bootstrap=Bootstrap(20, 0))
+    low, high = found["intervals"]["miou_16"]
+    assert low <= found["miou_16"] <= high
+    assert low < high

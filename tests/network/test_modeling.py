@@ -202,11 +202,14 @@ def test_pretrained_by_default_in_upstream_functions(monkeypatch):
 
 
 def test_names():
-    assert len(FIXED) == 13
+    assert len(FIXED) == 14
     assert [name for name in FIXED if name.endswith("wideresnet38")] == [
         "deeplabv3plus_wideresnet38"
     ]
-    assert {name.split("_", 1)[1] for name in FIXED} == set(BACKBONES)
+    assert {MODELS[name].backbone for name in FIXED} == set(BACKBONES)
+    assert [name for name in FIXED if MODELS[name].backbone == "resnet101_caffe"] == [
+        "deeplab_multi_resnet101"
+    ]
     assert describe("deeplabv3plus_mobilenet") == "DeepLabV3+ on MobileNetV2"
     assert "--backbone" in describe("deeplabv3plus_timm")
     assert all("\n" not in describe(name) for name in MODELS)

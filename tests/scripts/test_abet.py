@@ -1,99 +1,35 @@
 """The scripts of AbeT's experiments: their commands are right, and they run to the report."""
 
-import os
-import shlex
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
-import torch
 
 from datasets.streets import write_layout
-from engine.checkpoint import plain
 from main import main
-from options import parse
+from tests.scripts.rehearsal import Rehearsal, commands, run
 from uncertainty import parse_score_name
 
-SCRIPTS = Path(__file__).parents[2] / "scripts" / "abet"
-SETTINGS = ("DATA_ROOT", "ROAD_ANOMALY", "PRETRAINED", "GPUS", "HEADS", "SEEDS", "OUT", "EXTRA",
-            "TEST_FLAGS")  # fmt: skip
+CITYSCAPES, CAMVID = "abet/cityscapes.sh", "abet/camvid.sh"
 OF_CITYSCAPES = ("mapillary", "cityscapes", "lost_and_found", "road_anomaly")
 
 
-def run(name, **environment):
-    kept = {key: value for key, value in os.environ.items() if key not in SETTINGS}
-    return subprocess.run(
-        [str(SCRIPTS / name)],
-        env={**kept, "OMP_NUM_THREADS": "1", "PYTHON": sys.executable, **environment},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-
-
 def test_a_script_without_data_says_what_it_needs(tmp_path):
-    for name in ("cityscapes.sh", "camvid.sh"):
+    for name in (CITYSCAPES, CAMVID):
         done = run(name)
         assert done.returncode == 2
         assert done.stderr.startswith("DATA_ROOT is not set: DATA_ROOT=DIR ")
     there = {"DATA_ROOT": str(tmp_path)}
-    assert "ROAD_ANOMALY is not set: ROAD_ANOMALY=DIR " in run("camvid.sh", **there).stderr
+    assert "ROAD_ANOMALY is not set: ROAD_ANOMALY=DIR " in run(CAMVID, **there).stderr
     for number, missing in enumerate(OF_CITYSCAPES):
         for data in OF_CITYSCAPES[:number]:
             (tmp_path / data).mkdir(exist_ok=True)
-        done = run("cityscapes.sh", **there)
+        done = run(CITYSCAPES, **there)
         assert done.returncode == 2
         assert f"which has no {missing}/" in done.stderr
     (tmp_path / OF_CITYSCAPES[-1]).mkdir()
-    assert "PRETRAINED is not set: PRETRAINED=FILE " in run("cityscapes.sh", **there).stderr
-    for name, more in (("cityscapes.sh", "PRETRAINED"), ("camvid.sh", "ROAD_ANOMALY")):
+    assert "PRETRAINED is not set: PRETRAINED=FILE " in run(CITYSCAPES, **there).stderr
+    for name, more in ((CITYSCAPES, "PRETRAINED"), (CAMVID, "ROAD_ANOMALY")):
         done = run(name, **there, **{more: "none"}, HEADS="cosin")
         assert done.returncode == 2
         assert "no head is called cosin" in done.stderr
-
-
-def commands(folder, name, **environment):
-    """The commands of a script, written down instead of run: all arguments of the interpreter."""
-    python, log = folder / "python.sh", folder / "commands.txt"
-    python.write_text(f'#!/usr/bin/env bash\nprintf "%q " "$@" >>{log}\necho >>{log}\n')
-    python.chmod(0o755)
-    log.unlink(missing_ok=True)
-    done = run(name, PYTHON=str(python), OUT=str(folder / "out"), **environment)
-    assert done.returncode == 0, done.stderr
-    return [shlex.split(line) for line in log.read_text().splitlines()]
-
-
-class Rehearsal:
-    """The commands of a script as the program reads them, one after the other.
-
-    Attributes:
-        read: their flags.
-    """
-
-    def __init__(self, folder, name, **environment):
-        lines = commands(folder, name, **environment)
-        assert {line[0] for line in lines} == {"main.py"}
-        self.read = [self.play(line[1:]) for line in lines]
-
-    @staticmethod
-    def play(argv):
-        """Read a command, and leave the files of a training or of a fit that it would."""
-        opts = parse(argv)
-        if opts.fit_score:
-            (opts.output_dir / f"checkpoints/score_statistics_{opts.run_name}.pth").touch()
-        elif not (opts.test_only or opts.report):
-            (opts.output_dir / "checkpoints").mkdir(parents=True, exist_ok=True)
-            content = {"model_state": {"weight": torch.zeros(1)}, "opts": plain(opts)}
-            for kind in ("best", "latest"):
-                torch.save(content, opts.output_dir / f"checkpoints/{kind}_{opts.run_name}.pth")
-        return opts
-
-    def trainings(self):
-        return [one for one in self.read if not (one.test_only or one.fit_score or one.report)]
-
-    def tests(self):
-        return {one.run_name: one for one in self.read if one.test_only}
 
 
 @pytest.fixture
@@ -105,29 +41,29 @@ def data_of_cityscapes(tmp_path):
 
 @pytest.fixture
 def cityscapes(tmp_path, data_of_cityscapes):
-    return Rehearsal(tmp_path, "cityscapes.sh", **data_of_cityscapes)
+    return Rehearsal(tmp_path, CITYSCAPES, **data_of_cityscapes)
 
 
 def test_both_stages_are_those_of_the_recipes(cityscapes, tmp_path):
-    trained = {one.run_name: one for one in cityscapes.trainings()}
+    trained = cityscapes.trainings()
     assert list(trained) == [
         *("mapillary_cosine", "cityscapes_cosine_seed4", "cityscapes_cosine_seed7"),
         *("mapillary_linear", "cityscapes_linear_seed4", "cityscapes_linear_seed7"),
     ]
     for name, one in trained.items():
         stage, head = name.split("_")[:2]
+        assert one.continue_training
         assert (one.dataset, one.data_root) == (stage, tmp_path / "data" / stage)
         assert (one.model, one.epochs) == ("deeplabv3plus_wideresnet38", 175)
         assert (one.head, one.temperature) in (("cosine", "learned"), ("linear", "none"))
         assert one.head == head
         if stage == "cityscapes":
-            assert one.ckpt == tmp_path / f"out/checkpoints/best_mapillary_{head}.pth"
+            assert one.init == tmp_path / f"out/checkpoints/best_mapillary_{head}.pth"
             assert one.reset_head
-            assert not one.continue_training
             assert f"seed{one.random_seed}" == name.split("_")[2]
         else:
             assert one.pretrained_backbone == "none"
-            assert one.ckpt is None
+            assert one.init is None
 
 
 def test_every_score_is_judged_on_every_set_that_is_there(cityscapes, tmp_path):
@@ -167,23 +103,17 @@ def test_statistics_are_of_the_images_that_the_network_was_trained_on(cityscapes
     assert cityscapes.read[-1].report
 
 
-def test_an_interrupted_experiment_goes_on_from_its_own_checkpoints(
-    cityscapes, tmp_path, data_of_cityscapes
-):
+def test_what_is_tested_is_not_tested_again(cityscapes, tmp_path, data_of_cityscapes):
     done = tmp_path / "out/results/cityscapes_cosine_seed4_on_road_anomaly.json"
     done.parent.mkdir()
     done.write_text("{}")
-    (tmp_path / "out/checkpoints/latest_cityscapes_linear_seed7.pth").unlink()
-    again = Rehearsal(tmp_path, "cityscapes.sh", **data_of_cityscapes)
-    for one in again.trainings():
-        fresh = one.run_name == "cityscapes_linear_seed7"
-        assert one.continue_training != fresh
-        assert (one.ckpt is not None) == fresh
+    again = Rehearsal(tmp_path, CITYSCAPES, **data_of_cityscapes)
+    assert again.trainings() == cityscapes.trainings()
     assert again.tests().keys() == cityscapes.tests().keys() - {done.stem}
 
 
 def test_a_training_on_several_gpus_is_started_by_torchrun(tmp_path, data_of_cityscapes):
-    started = commands(tmp_path, "cityscapes.sh", **data_of_cityscapes, GPUS="4")
+    started = commands(tmp_path, CITYSCAPES, **data_of_cityscapes, GPUS="4")
     launcher = ["-m", "torch.distributed.run", "--nproc_per_node", "4", "main.py", "--sync_bn"]
     alone = [line for line in started if line[0] == "main.py"]
     assert len(started) - len(alone) == 2 * (1 + 2)
@@ -192,22 +122,22 @@ def test_a_training_on_several_gpus_is_started_by_torchrun(tmp_path, data_of_cit
 
 
 def test_one_seed_is_no_ensemble(tmp_path, data_of_cityscapes):
-    rehearsal = Rehearsal(tmp_path, "cityscapes.sh", **{**data_of_cityscapes, "SEEDS": "3"})
+    rehearsal = Rehearsal(tmp_path, CITYSCAPES, **{**data_of_cityscapes, "SEEDS": "3"})
     assert not any(one.weight for one in rehearsal.read)
 
 
 def test_camvid_is_trained_and_judged_with_both_heads(tmp_path):
     settings = {"DATA_ROOT": str(tmp_path / "camvid"), "ROAD_ANOMALY": str(tmp_path / "anomalies")}
-    rehearsal = Rehearsal(tmp_path, "camvid.sh", **settings)
+    rehearsal = Rehearsal(tmp_path, CAMVID, **settings)
     trainings = rehearsal.trainings()
-    assert [one.run_name for one in trainings] == [
+    assert list(trainings) == [
         f"camvid_{head}_seed{seed}" for head in ("linear", "cosine") for seed in (1, 2, 3)
     ]
-    assert {(one.head, one.temperature) for one in trainings} == {
+    assert {(one.head, one.temperature) for one in trainings.values()} == {
         ("linear", "none"),
         ("cosine", "learned"),
     }
-    assert {one.total_itrs for one in trainings} == {800}
+    assert {one.total_itrs for one in trainings.values()} == {800}
     tests = rehearsal.tests()
     assert len(tests) == 2 * 2 * (3 + 1)
     for name, one in tests.items():
@@ -241,7 +171,7 @@ def test_cityscapes_from_nothing_to_the_report_and_again(tmp_path, caplog):
         " --val_interval 1 --num_workers 0 --amp off --eval_centre 48x96",
         "TEST_FLAGS": "--num_workers 0",
     }
-    for line in commands(tmp_path, "cityscapes.sh", **settings):
+    for line in commands(tmp_path, CITYSCAPES, **settings):
         assert main(line[1:]) == 0, line
     report = (tmp_path / "out/reports/abet_cityscapes/report.txt").read_text()
     for name in ("lost_and_found", "road_anomaly"):
@@ -249,7 +179,7 @@ def test_cityscapes_from_nothing_to_the_report_and_again(tmp_path, caplog):
     for score in ("godin", "sml", "dice+abet", "abet@deviation"):
         assert report.count(f"  {score} ") == 2
     assert "classifier.classifier.3.weight" in caplog.text, "the first stage's last layer"
-    again = commands(tmp_path, "cityscapes.sh", **settings)
+    again = commands(tmp_path, CITYSCAPES, **settings)
     assert not any("--test_only" in line for line in again)
     caplog.clear()
     for line in again[:-1]:

@@ -19,6 +19,8 @@ from uncertainty.score_names import MODIFIERS, ScoreName, parse_score_name, spli
         ("react+energy", ("react", "energy", "mean_score"), "react+energy"),
         ("mutual_information", (None, "mutual_information", None), "mutual_information"),
         ("odin+mutual_information", ("odin", "mutual_information", None), None),
+        ("disagreement", (None, "disagreement", None), "disagreement"),
+        ("react+disagreement", ("react", "disagreement", None), None),
         ("odin+entropy@mean_score", ("odin", "entropy", "mean_score"), None),
     ],
 )
@@ -52,6 +54,8 @@ def test_every_combination_reads_back():
         ("abet@", "no rule over members is called ''; choose from mean_score, mean_logit, dev"),
         ("abet@mean@score", "no rule over members is called 'mean@score'"),
         ("mutual_information@deviation", "compares the members itself and takes no rule"),
+        ("disagreement@mean_score", "compares the heads itself and takes no rule"),
+        ("disagreemnt", "did you mean disagreement"),
     ],
 )
 def test_wrong_names_are_explained_in_one_line(text, message):
@@ -94,6 +98,7 @@ def test_lists_with_commas_and_spaces():
         ("dice+godin@deviation", True, True, {"dice"}, False, True),
         ("odin", False, False, set(), True, True),
         ("odin+expected_entropy", True, False, set(), True, True),
+        ("disagreement", False, False, set(), False, False),
     ],
 )
 def test_what_a_score_needs(text, members, temperature, statistics, gradients, network):
@@ -103,3 +108,9 @@ def test_what_a_score_needs(text, members, temperature, statistics, gradients, n
     assert score.needs_statistics == statistics
     assert score.needs_gradients is gradients
     assert score.needs_network is network
+
+
+def test_only_disagreement_needs_two_heads():
+    assert [name for name in KINDS if parse_score_name(name).needs_heads] == ["disagreement"]
+    assert parse_score_name("odin+disagreement").needs_heads
+    assert not parse_score_name("odin+disagreement").needs_logits

@@ -69,11 +69,12 @@ def score(name, prediction):
 
 
 def test_the_names_and_what_they_need():
-    assert SCORES.keys() == NAMES
+    assert SCORES.keys() == NAMES | {"disagreement"}
+    special_needs = {"godin": {"temperature"}, "disagreement": {"main_logits", "aux_logits"}}
     for name, entry in SCORES.items():
         assert entry.name == name
         needs = {"member_logits"} if name in OF_MEMBERS else set()
-        assert entry.needs == (needs | ({"temperature"} if name == "godin" else set()))
+        assert entry.needs == needs | special_needs.get(name, set())
         assert entry.variant is None
         assert entry.function.__doc__
         assert entry.function.__doc__.splitlines()[0].endswith(".")
@@ -105,6 +106,52 @@ def test_probability_scores_against_numpy(prediction, softmaxes):
     np.testing.assert_allclose(score("margin", prediction), 1 - lead, atol=1e-6)
     variance = softmaxes.var(axis=0).mean(axis=1)
     np.testing.assert_allclose(score("member_variance", prediction), variance, atol=1e-6)
+
+
+@pytest.fixture
+def two_heads(members):
+    """A prediction of whatever logits with two heads."""
+    return Prediction(members[2], main_logits=members[0], aux_logits=members[1])
+
+
+def test_disagreement_is_the_divergence_of_the_auxiliary_from_the_main_head(two_heads, softmaxes):
+    found = score("disagreement", two_heads)
+    expected = stats.entropy(softmaxes[0], softmaxes[1], axis=1)
+    np.testing.assert_allclose(found, expected, atol=1e-5, rtol=1e-5)
+    other_way = Prediction(
+        two_heads.logits, main_logits=two_heads.aux_logits, aux_logits=two_heads.main_logits
+    )
+    assert (score("disagreement", other_way) - found).abs().max() > 0.1
+    assert SCORES["disagreement"].highest is SCORES["disagreement"].published is None
+
+
+def test_heads_that_agree_do_not_disagree(two_heads):
+    offset = torch.randn(2, 1, 12, 17, generator=torch.Generator().manual_seed(4)) * 20
+    shifted = two_heads._replace(aux_logits=two_heads.main_logits + offset)
+    values = score("disagreement", shifted)
+    assert values.min() >= 0
+    assert values.max() < 1e-5
+    same = score("disagreement", two_heads._replace(aux_logits=two_heads.main_logits))
+    assert (same == 0).all()
+
+
+def test_disagreement_in_half_precision_leaves_the_heads_alone(two_heads):
+    main, aux = (
+        maps.bfloat16().requires_grad_() for maps in (two_heads.main_logits, two_heads.aux_logits)
+    )
+    before = main.detach().clone(), aux.detach().clone()
+    found = score("disagreement", Prediction(main, main_logits=main, aux_logits=aux))
+    assert found.shape == (2, 12, 17)
+    assert found.dtype == torch.float32
+    assert not found.requires_grad
+    assert torch.equal(main, before[0])
+    assert torch.equal(aux, before[1])
+
+
+def test_disagreement_row_block_by_row_block(monkeypatch, two_heads):
+    whole = score("disagreement", two_heads)
+    monkeypatch.setattr("uncertainty.score_functions.BLOCK_PIXELS", 40)
+    torch.testing.assert_close(score("disagreement", two_heads), whole)
 
 
 def test_instance_is_the_instance_mask(prediction):
@@ -393,9 +440,10 @@ def test_a_parsed_name_builds_the_same_score(prediction):
 
 
 @pytest.mark.gpu
-def test_the_gpu_agrees(prediction):
+def test_the_gpu_agrees(prediction, members):
+    prediction = prediction._replace(main_logits=members[0], aux_logits=members[1])
     moved = Prediction(*(None if maps is None else maps.cuda() for maps in prediction))
-    for name in NAMES:
+    for name in SCORES:
         found = score(name, moved)
         assert found.is_cuda
         torch.testing.assert_close(

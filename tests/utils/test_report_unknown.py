@@ -269,7 +269,7 @@ def test_flags_of_the_measurement(tmp_path, flag, groups):
 
 
 @pytest.mark.parametrize(
-    "flag", ["class_uniform_pct", "coarse_root", "border_window", "temperature_floor"]
+    "flag", ["class_uniform_pct", "coarse_boost_classes", "border_window", "temperature_floor"]
 )
 def test_flags_of_the_training(tmp_path, flag):
     for seed in (1, 2):

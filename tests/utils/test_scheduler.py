@@ -45,6 +45,18 @@ def test_poly_is_the_published_formula_for_every_group():
         assert head == pytest.approx(max(0.1 * factor, 1e-6))
 
 
+@pytest.mark.parametrize(
+    ("step", "rate"), [(0, 2e-5), (2500, 1.1e-4), (5000, 1.909771e-4), (25_000, 1.543779e-4)]
+)
+def test_the_rates_of_mrnet_s_first_stage(step, rate):
+    backbone, heads = (torch.nn.Parameter(torch.zeros(1)) for _ in range(2))
+    groups = [{"params": [backbone], "lr": 2e-4}, {"params": [heads], "lr": 2e-3}]
+    optimizer = torch.optim.SGD(groups, lr=1)
+    schedule = build_scheduler(optimizer, "poly", 100_000, 1, warm_up=5000)
+    schedule.last_epoch = step
+    assert schedule.get_lr() == pytest.approx([rate, 10 * rate], rel=1e-6)
+
+
 def test_poly_takes_another_exponent():
     seen = rates("poly", 10, total_itrs=10, step_size=1, poly_exp=2.0)
     assert [head for _, head in seen[:4]] == pytest.approx([0.1, 0.081, 0.064, 0.049])

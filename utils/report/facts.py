@@ -22,10 +22,13 @@ IMPLIED = {  # what older files, which lack them, were made with
     **{"wt_bound": 1.0, "border_window": 1, "boundary_weight": 2.0, "loss_reduction": "mean"},
     **{"rlx_off_epoch": -1, "rescale": 1.0, "repoly": 1.5},
     **{"class_uniform_tile": 1024, "blur": "none", "scale_filter": "bilinear"},
+    **{"fuse_heads": "logits", "fuse_weight_aux": 0.5, "upsample": "logits"},
+    **{"head_norm": "bn", "droprate": 0.1, "head_init": "published"},
     **{"score_norm": "none", "odin_epsilon": 0.002},
     **{"react_percentile": 90.0, "dice_percentile": 90.0},
 }
-OF_HEAD = ("head", "temperature", "temperature_floor")  # a network's, which a test is told, too
+# A network's, which a test is told, too.
+OF_HEAD = ("head", "temperature", "temperature_floor", "aux_head")
 LOSS_SAYS_ALL = ("supervised", "ensemble")  # methods that need no name beside the loss
 
 

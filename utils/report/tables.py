@@ -19,6 +19,7 @@ from utils.report.measures import (
 
 MISSING = "n/a"
 CLASS_SCORES = {"class_iou": "IoU", "class_accuracy": "accuracy", "class_dice": "dice"}
+SUBSET = "miou_"  # with it begins the name of a mean over some of the classes
 SCORES = {
     "miou": "mIoU",
     "overall_accuracy": "overall accuracy",
@@ -97,8 +98,10 @@ def results_table(results: Mapping[str, Any], class_names: Sequence[str]) -> str
         ["class, %", *CLASS_SCORES.values(), *(f"IoU {group}" for group in groups)],
     )
     parts = [total, *groups.values()]
+    subsets = [name for name in total if name.startswith(SUBSET)]
+    captions = SCORES | {name: f"mIoU of {name.removeprefix(SUBSET)} classes" for name in subsets}
     rows: list[list[object]] = [
-        [caption, *(part[name] for part in parts)] for name, caption in SCORES.items()
+        [caption, *(part[name] for part in parts)] for name, caption in captions.items()
     ]
     seen = (f"{part['classes_seen']} of {len(class_names)}" for part in parts)
     rows.append(["classes seen", *seen])

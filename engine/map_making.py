@@ -1,0 +1,178 @@
+"""Maps that a network makes of images, on disk: their manifest, their writer and their pass."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from argparse import Namespace
+from collections.abc import Callable, Iterable, Set
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
+
+from datasets.base import SegDataset
+from datasets.loaders import eval_batches
+from datasets.map_folders import MapKind, origin
+from engine import build, calibration, checkpoint
+from engine.batch import prepare
+from engine.calibration import Loaded
+from engine.consumers import ImageWriter
+from engine.evaluate import run_pass
+from engine.map_claims import Summary, claim_folder, write_manifest
+from engine.run import file_hash, joint_hash
+from engine.trained import Trained, checkpoints, trained_method
+from utils.distributed import barrier, is_main, rank, world_size
+from utils.files import json_ready
+from utils.log import logger, progress
+from utils.provenance import git_state
+
+# What maps follow from beside the checkpoints and the images; random_seed with --mc_samples.
+PREDICTION_FLAGS = (
+    *("model", "method", "backbone", "output_stride", "condition", "infer_size", "infer_fit"),
+    *("sliding_window", "window_overlap", "eval_flip", "eval_scales", "fuse", "eval_amp"),
+    *("mc_samples", "fuse_heads", "fuse_weight_aux", "upsample"),
+)
+
+
+class MapWriter(ImageWriter):
+    """Writes the maps of some images.
+
+    Args:
+        directory: made where it is missing.
+        wanted: ids of the images whose maps are written; the others are passed over.
+    """
+
+    def __init__(self, directory: Path | str, wanted: Set[str]) -> None:
+        super().__init__(directory)
+        self.wanted = wanted
+
+    def _write(self, name: str, arrays: dict[str, NDArray[Any]]) -> None:
+        if name in self.wanted:
+            super()._write(name, arrays)
+
+
+def refuse_not_finite(names: Iterable[str], finite: Iterable[bool], what: str) -> None:
+    """Refuse predictions that are not finite.
+
+    Args:
+        names: ids of the images.
+        finite: whether the prediction of each is finite.
+        what: cannot be had of them.
+
+    Raises:
+        ValueError: naming the first image.
+    """
+    for name, good in zip(names, finite, strict=True):
+        if not good:
+            raise ValueError(
+                f"the prediction of {name} is not finite, so it has no {what}: the"
+                " network's weights are damaged, or --eval_amp fp16 is too narrow for them"
+            )
+
+
+def make_maps(
+    opts: Namespace,
+    kind: MapKind,
+    dataset: SegDataset,
+    directory: Path,
+    *,
+    describe: Callable[[Trained], dict[str, Any]],
+    make_writer: Callable[[dict[str, Any], Set[str]], MapWriter],
+    summary: Summary | None = None,
+) -> int:
+    """Write the maps of every image that has none yet; any number of processes share the work.
+
+    Args:
+        opts: the flags.
+        kind: of the maps.
+        dataset: what they are made of, at their size.
+        directory: where they go.
+        describe: the manifest, but for the calibrator, given the network.
+        make_writer: given the manifest and the ids of the images whose maps are wanted.
+        summary: what the manifest says of all maps once they are there.
+
+    Raises:
+        ValueError: as ``trained_method``, ``load_fitting`` and ``claim_folder`` do.
+    """
+    # Maps that are completed later must be those of one go.
+    build.be_deterministic(Namespace(deterministic=True))
+    trained = trained_method(opts)
+    loaded = calibration.load_fitting(opts, trained, joint_hash(checkpoints(opts)))
+    manifest = {**describe(trained), "calibrator": loaded.sha256 if loaded else None}
+    missing = claim_folder(
+        kind, directory, manifest, dataset, overwrite=opts.overwrite, summary=summary
+    )
+    if not missing:
+        logger.info("all %d %s are there, in %s", len(dataset), kind.content, directory)
+        return 0
+    writer = make_writer(manifest, {dataset.items[index].id for index in missing})
+    write_maps(opts, kind, trained, loaded, dataset, missing, writer)
+    if is_main():
+        write_manifest(directory, manifest, summary, complete=True)
+    logger.info("%d %s written, in %s", len(missing), kind.content, directory)
+    return 0
+
+
+def write_maps(
+    opts: Namespace,
+    kind: MapKind,
+    trained: Trained,
+    loaded: Loaded | None,
+    dataset: SegDataset,
+    missing: Set[int],
+    writer: MapWriter,
+) -> None:
+    """The pass over the images without maps; ends when every process has written its share."""
+    device = build.choose_device(opts)
+    method = build.place(trained.method, opts, device)
+    loader = eval_batches(
+        dataset,
+        batch_size=opts.val_batch_size,
+        num_workers=opts.num_workers,
+        rank=rank(),
+        world_size=world_size(),
+        only=missing,
+    )
+    run_pass(
+        build.build_predictor(opts, method, samples=opts.mc_samples),
+        method.deployable(),
+        progress(loader, desc=kind.short, unit="batch"),
+        [writer],
+        prepare=partial(prepare, device=device, channels_last=opts.channels_last),
+        calibrator=loaded.calibrator if loaded else None,
+    )
+    barrier()
+
+
+def describe_maps(
+    kind: MapKind, opts: Namespace, dataset: SegDataset, num_classes: int, **own: Any
+) -> dict[str, Any]:
+    """The manifest of maps that are about to be made.
+
+    Args:
+        kind: of the maps.
+        opts: the flags.
+        dataset: what they are made of, at their size.
+        num_classes: of the network.
+        own: entries of this kind alone.
+    """
+    flags = checkpoint.plain(opts)
+    names = PREDICTION_FLAGS + ("random_seed",) * (opts.mc_samples is not None)
+    manifest = {
+        "format": kind.format,
+        "content": kind.content,
+        **origin(kind, dataset),
+        "images": len(dataset),
+        "num_classes": num_classes,
+        **own,
+        "checkpoints": [
+            {"file": path.name, "sha256": file_hash(path)} for path in checkpoints(opts)
+        ],
+        "flags": {name: flags[name] for name in names},
+        "commit": git_state()[0],
+        "command": shlex.join(["python", *sys.argv]),
+        "complete": False,
+    }
+    return dict(json_ready(manifest))
