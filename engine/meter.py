@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
+from functools import reduce
 
 import torch
 from torch import Tensor
@@ -77,3 +78,17 @@ class Meter:
             name: {"min": min, "max": max}[name.rpartition("_")[2]](each[name] for each in every)
             for name in mine
         }
+
+
+def joint_logs(logs: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """Means over micro-batches of what each logs; extremes of what ends with _min or _max."""
+    if len(logs) == 1:
+        return logs[0]
+    joint = {}
+    for name in logs[-1]:
+        values = [one[name] for one in logs if name in one]
+        if ending := EXTREMES.get(name.rpartition("_")[2]):
+            joint[name] = reduce(ending, values)
+        else:
+            joint[name] = torch.stack(values).float().mean()
+    return joint

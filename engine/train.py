@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.amp import GradScaler
 from torch.nn.parallel import DistributedDataParallel
 
@@ -21,7 +21,7 @@ from engine.averaging import WeightAverage
 from engine.batch import prepare
 from engine.checkpoint import Training, exhausted, last_step
 from engine.memory import memory_advice
-from engine.meter import Meter, NonFiniteLossError
+from engine.meter import Meter, NonFiniteLossError, joint_logs
 from engine.run import Run, member_run_name
 from engine.stop import StopRequest
 from methods.base import MIOU, Method
@@ -118,23 +118,6 @@ def optimizer_step(
         for name in outputs[-1].losses
     }
     return StepOutput(losses, joint_logs([out.logs for out in outputs]))
-
-
-def joint_logs(logs: list[dict[str, Tensor]]) -> dict[str, Tensor]:
-    """Means over micro-batches of what each logs; extremes of what ends with _min or _max."""
-    if len(logs) == 1:
-        return logs[0]
-    joint = {}
-    for name in logs[-1]:
-        values = torch.stack([one[name] for one in logs if name in one])
-        match name.rpartition("_")[2]:
-            case "min":
-                joint[name] = values.amin()
-            case "max":
-                joint[name] = values.amax()
-            case _:
-                joint[name] = values.float().mean()
-    return joint
 
 
 @dataclass
