@@ -61,6 +61,12 @@ class Transform:
             return "native"
         return f"{self.size[0]}x{self.size[1]}" + "_middle" * (self.fit == "middle")
 
+    @property
+    def seen_size(self) -> Size | None:
+        """(H, W) that images have to have for what is seen of them; None for their own."""
+        starts = (each.input_size for each in self.random if isinstance(each, RandomResizeCrop))
+        return self.size or next(starts, None)
+
     def resize_image(self, image: Tensor) -> Tensor:
         """An image (3, H, W) uint8 after the resize."""
         if self.size is None:

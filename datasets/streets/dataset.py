@@ -121,9 +121,11 @@ class Streets(SegDataset):
         """(H, W) at which the scenes are drawn."""
         if self._image_size is not None:
             return self._image_size
-        if self.transform.size is None:
+        # labels from elsewhere have the size at which they were made
+        seen = self.transform.seen_size if self.label_source is None else self.transform.size
+        if seen is None:
             return _DEFAULT_SIZE
-        height = max(self.transform.size[0], -(-self.transform.size[1] // 2))
+        height = max(seen[0], -(-seen[1] // 2))
         return height, 2 * height
 
     def files(self) -> list[Item]:

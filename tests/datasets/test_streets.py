@@ -16,7 +16,7 @@ from datasets.streets.render import render
 from datasets.streets.towns import TOWNS
 from datasets.streets.weather import transmission
 from datasets.taxonomy import ROAD, ROAD_LABEL_IDS
-from datasets.transforms import Transform
+from datasets.transforms import Transform, train_transform
 
 SIZE = (128, 256)
 
@@ -344,3 +344,16 @@ def test_a_scene_has_one_origin_in_every_condition():
     assert len(clear.origins()) == 5
     assert clear.origins().isdisjoint(Streets(None, "val", num_images=5, scene_seed=1).origins())
     assert clear.origins().isdisjoint(Streets(None, "test", num_images=5).origins())
+
+
+def test_scenes_are_drawn_at_the_size_that_random_crops_start_from():
+    transform = train_transform("resize_crop", (48, 96), input_size=(96, 160))
+    assert Streets(None, "train", transform=transform).read(0)[1].shape == (96, 192)
+    given = Streets(
+        None,
+        "train",
+        transform=transform,
+        labelled=False,
+        label_source=lambda _: torch.zeros(128, 256, dtype=torch.uint8),
+    )
+    assert given.read(0)[1].shape == (128, 256)
