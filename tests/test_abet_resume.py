@@ -183,7 +183,8 @@ def share_of(rank, argv):
         dataset = training_data(opts)
         order = epoch_order(opts, dataset, opts.output_dir / "statistics")
         count_epochs(opts, order)
-        batches = engine.training.batches_from(0, dataset, opts, order)
+        data = engine.training.RunData(dataset, None, order=order)
+        batches = engine.training.batches_from(0, data, opts)
         return opts.epoch_itrs, [batch["id"] for batch in islice(batches, STEPS)]
 
 

@@ -21,8 +21,11 @@ from tests.small_runs import (
 )
 from uncertainty import SCORES
 from utils.log import read_metrics
+from utils.types import HEADS
 
-WITHOUT_TEMPERATURE = [name for name, score in SCORES.items() if "temperature" not in score.needs]
+WITHOUT_EXTRAS = [
+    name for name, score in SCORES.items() if not score.needs & {"temperature", *HEADS}
+]
 SINGLE = "deeplabv3plus_mobilenet_camvid_os16_seed1"
 JOINT = "ensemble_camvid_os16_seed1_uncertainty_cross_entropy-mobilenet"
 PAIR = {"model": "ensemble", "num_models": 2, "backbone": "mobilenet"}
@@ -202,11 +205,11 @@ def test_a_deep_ensemble_of_one_network_twice_scores_as_that_network(data, singl
 
 def test_dropout_samples_make_an_ensemble_of_a_single_network(data, single, tmp_path):
     argv = ["--predict", data / "val", "--ckpt", single, "--output_dir", tmp_path, "--num_workers",
-            0, "--mc_samples", 3, "--scores", *WITHOUT_TEMPERATURE]  # fmt: skip
+            0, "--mc_samples", 3, "--scores", *WITHOUT_EXTRAS]  # fmt: skip
     assert main(list(map(str, argv))) == 0
     folder = tmp_path / "predictions" / single.stem
     maps = np.load(folder / "0016E5_f00002_scores.npz")
-    assert set(maps) == set(WITHOUT_TEMPERATURE)
+    assert set(maps) == set(WITHOUT_EXTRAS)
     assert maps["mutual_information"].min() >= 0
     assert maps["mutual_information"].max() > 0
     assert cv2.imread(str(folder / "0016E5_f00002_uncertainty.png")).shape[2] == 3
