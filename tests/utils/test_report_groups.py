@@ -214,3 +214,33 @@ def test_the_papers_tables(tmp_path, trained, tested, loss, name, value):
     write_result(tmp_path, trained_on=trained, tested_on=tested, loss=loss)
     (group,) = groups_of(tmp_path)
     assert published(group.facts)[name] == value
+
+
+def test_stages_of_an_adaptation_are_one_table_beside_the_source_only(tmp_path):
+    weights = {"lambda_adv_target1": 0.0002, "lambda_adv_target2": 0.001, "lambda_kl_target": 0.1}
+    first = {"method": "mrnet", "dataset": "streets", "condition": "game"}
+    second = {"method": "rectified", "dataset": "camvid"}
+    of_source = {**first, "target_dataset": "streets", "target_condition": "game"}
+    runs = {
+        "source": {**of_source, **dict.fromkeys(weights, 0.0)},
+        "one": {**first, **weights, "target_dataset": "camvid"},
+        "plain": {**second, "pseudo_loss": "plain", "target_dataset": None},
+        "two": {**second, "pseudo_loss": "rectified", "only_hard_label": 80.0},
+    }
+    for name, training in runs.items():
+        for seed in (1, 2):
+            write_result(tmp_path, name=f"{name}{seed}", seed=seed, training=training)
+    groups = groups_of(tmp_path)
+    assert [(group.label, group.seeds) for group in groups] == [
+        ("source only, streets game", ("1", "2")),
+        ("mrnet, streets game to camvid", ("1", "2")),
+        ("plain pseudo labels", ("1", "2")),
+        ("rectified pseudo labels", ("1", "2")),
+    ]
+    assert {group.data for group in groups} == {
+        "trained on labels of another domain, tested on acdc val"
+    }
+    pairs, notes = pair_with_baselines(groups, None)
+    assert {first.label for first, _ in pairs} == {"source only, streets game"}
+    assert len(pairs) == 3
+    assert not notes

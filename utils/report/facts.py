@@ -29,6 +29,11 @@ IMPLIED = {  # what older files, which lack them, were made with
 }
 # A network's, which a test is told, too.
 OF_HEAD = ("head", "temperature", "temperature_floor", "aux_head")
+TARGET_LOSSES = (  # their weights
+    *("lambda_adv_target1", "lambda_adv_target2", "lambda_kl_target", "lambda_me_target"),
+)
+SOURCE_ONLY = "source only"
+ANOTHER_DOMAIN = "labels of another domain"
 LOSS_SAYS_ALL = ("supervised", "ensemble")  # methods that need no name beside the loss
 
 
@@ -168,11 +173,30 @@ def shorten(model: str) -> str:
     return model.removeprefix("deeplabv3plus_")
 
 
+def adaptation_of(flags: Mapping[str, Any]) -> str:
+    """A training that adapts to another domain, with the labels it reads; empty for others.
+
+    One whose losses on the images of the target domain all weigh 0 is of the source only.
+    """
+    method = flags.get("method")
+    if method == "rectified":
+        return f"{flags.get('pseudo_loss', 'rectified')} pseudo labels"
+    if method != "mrnet":
+        return ""
+    source = labelled_data(flags)
+    if not any(flags.get(name) for name in TARGET_LOSSES):
+        return f"{SOURCE_ONLY}, {source}"
+    target = words(flags.get("target_dataset"), flags.get("target_condition"))
+    return f"mrnet, {source} to {target}"
+
+
 def method_of(flags: Mapping[str, Any]) -> str:
     """The loss, after the method where the loss alone does not describe the training.
 
     A class head other than the linear one without a temperature follows.
     """
+    if adaptation := adaptation_of(flags):
+        return adaptation
     method, loss = flags.get("method"), flags.get("loss_type")
     own = method if method not in (None, *LOSS_SAYS_ALL) else None
     head, temperature = (flags.get(name, IMPLIED[name]) for name in ("head", "temperature"))
@@ -186,7 +210,16 @@ def method_of(flags: Mapping[str, Any]) -> str:
 
 
 def trained_on(flags: Mapping[str, Any]) -> str:
-    """The training's data set, its split unless that is train, its condition."""
+    """The training's data set, its split unless that is train, its condition.
+
+    Trainings that adapt are one group for each test set, whichever domain's images they read: the
+    method says that.
+    """
+    return ANOTHER_DOMAIN if adaptation_of(flags) else labelled_data(flags)
+
+
+def labelled_data(flags: Mapping[str, Any]) -> str:
+    """The data set of ``--dataset``, its split unless that is train, its condition."""
     split = flags.get("train_split")
     return (
         words(flags.get("dataset"), None if split == "train" else split, flags.get("condition"))

@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from utils.report.facts import IMPLIED, Facts, shorten
+from utils.report.facts import IMPLIED, SOURCE_ONLY, Facts, shorten
 from utils.report.results import Result
 
 BASELINE = "cross_entropy"
@@ -19,7 +19,8 @@ NUMBERED = re.compile(r"-\d+$")
 FACT_FLAGS = frozenset(
     {
         *("model", "member", "num_models", "backbone", "dataset", "condition", "loss_type"),
-        *("method", "train_split", "val_split", "head", "temperature"),
+        *("method", "train_split", "val_split", "head", "temperature", "pseudo_loss"),
+        *("target_dataset", "target_condition", "target_split"),
     }
 )
 
@@ -128,7 +129,7 @@ def _order(result: Result, parts: Mapping[str, int]) -> tuple[object, ...]:
     facts = result.facts
     return (
         *(facts.trained_on, facts.tested_on, facts.model, parts[facts.part]),
-        *(facts.method != BASELINE, facts.method, facts.kind, str(result.path)),
+        *(not of_baseline(facts), facts.method, facts.kind, str(result.path)),
     )
 
 
@@ -233,8 +234,9 @@ def pair_with_baselines(
 ) -> tuple[list[tuple[Group, Group]], list[str]]:
     """Each method beside its baseline, and notes on those that have none or several.
 
-    The baseline is trained with cross entropy, or its label matches the pattern, and has the
-    method's model, member, training set and test set; of several the one with fewest other flags.
+    The baseline is trained with cross entropy, or on the source domain only, or its label matches
+    the pattern, and has the method's model, member, training set and test set; of several the one
+    with fewest other flags.
 
     Args:
         groups: all groups of the report.
@@ -266,10 +268,15 @@ def pair_with_baselines(
     return pairs, notes
 
 
+def of_baseline(facts: Facts) -> bool:
+    """Whether it is trained by cross entropy, or on the labels of the source domain only."""
+    return facts.method == BASELINE or facts.method.startswith(SOURCE_ONLY)
+
+
 def is_baseline(group: Group, pattern: str | None) -> bool:
     """Whether a group is what others are compared with."""
     if pattern is None:
-        return group.facts.method == BASELINE
+        return of_baseline(group.facts)
     label, wanted = group.label.lower(), pattern.lower()
     return wanted in label or fnmatch.fnmatchcase(label, wanted)
 
