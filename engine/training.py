@@ -110,18 +110,12 @@ def train_method(
     if is_main():
         write_opts(run.folder, checkpoint.plain(opts), device=device)
     visualizer = open_visualizer(opts)
-    validate = None
-    if data.held_out is not None:
-        mapping = mapping_between(data.train.class_names, data.held_out)
-        validate = validation(
-            opts, method, data.held_out, make_predictor(method), mapping, visualizer
-        )
     trainer = Trainer(
         opts=opts,
         run=run,
         log=RunLog(run.folder, resume_step=training.step if content is not None else None),
         device=device,
-        validate=validate,
+        validate=held_out_validation(opts, method, data, make_predictor(method), visualizer),
         classes=data.train.classes,
         sampler={"seed": opts.random_seed, "images": len(data.train)},
         visualizer=visualizer,
@@ -214,6 +208,23 @@ def announce_memory(trainer: Trainer, network: nn.Module) -> None:
     logger.info("a training step takes about %.1f GB of memory; %.0f GB are free", needed, free)
     if needed > free:
         logger.warning("that may be too much: %s", ADVICE["train"])
+
+
+def held_out_validation(
+    opts: Namespace,
+    method: Method,
+    data: RunData,
+    predictor: Predict | PredictionSource,
+    visualizer: Visualizer | None,
+) -> Validate | None:
+    """The validation of a run, in the classes that it and the held-out images have in common.
+
+    None without such images.
+    """
+    if data.held_out is None:
+        return None
+    mapping = mapping_between(data.train.class_names, data.held_out)
+    return validation(opts, method, data.held_out, predictor, mapping, visualizer)
 
 
 def validation(
