@@ -27,7 +27,10 @@ def commands(page):
 def test_the_commands_of_a_page_parse(page):
     parser, _ = build_parser()
     for words in commands(page):
-        parser.parse_args(expand_files(words, RECIPES))
+        try:
+            parser.parse_args(expand_files(words, RECIPES))
+        except SystemExit:
+            pytest.fail(f"{page.name} shows a command that does not parse: {shlex.join(words)}")
 
 
 def test_there_are_commands():

@@ -2,8 +2,10 @@
 
 import json
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from datasets.streets import write_layout
 from main import main
@@ -98,6 +100,23 @@ def test_members_deviate_and_passes_can_be_members(folder):
         folder, "--ckpt", network(folder, 1), *names, "--eval_flip", "--fuse", "members"
     )["ood"]
     assert set(flipped) == set(found)
+
+
+def test_maps_of_scores_are_written_for_any_image(folder, tmp_path):
+    picture = np.random.default_rng(0).integers(0, 256, (48, 96, 3), np.uint8)
+    Image.fromarray(picture).save(tmp_path / "photo.png")
+    names = ["abet", "godin", "react+abet", "odin+msp"]
+    statistics = folder / "checkpoints" / "score_statistics_net1.pth"
+    assert run("--predict", tmp_path / "photo.png", "--ckpt", network(folder, 1), "--ood_score",
+               ",".join(names), "--score_statistics", statistics, "--num_workers", 0,
+               "--output_dir", tmp_path) == 0  # fmt: skip
+    (written,) = (tmp_path / "predictions").iterdir()
+    for name in names:
+        assert (written / f"photo_{name}.png").is_file()
+    with np.load(written / "photo_scores.npz") as maps:
+        assert maps["abet"].shape == (48, 96)
+        assert np.isfinite(maps["abet"]).all()
+        assert 0 < maps["godin"].min() <= maps["godin"].max() <= 1.001
 
 
 def test_a_typed_threshold_needs_no_ranking_before(folder):
