@@ -29,6 +29,17 @@ train() {
   "$PYTHON" main.py --continue_training "$@" "${extra[@]}"
 }
 
+# train_on GPUS RUN FLAGS...: one training on that many GPUS, under OUT
+train_on() {
+  local gpus=$1 run=$2 program=(main.py)
+  shift 2
+  if ((gpus > 1)); then
+    program=(-m torch.distributed.run --nproc_per_node "$gpus" main.py --sync_bn)
+  fi
+  "$PYTHON" "${program[@]}" --continue_training "$@" --run_name "$run" --output_dir "$OUT" \
+    "${extra[@]}"
+}
+
 # train_backbone BACKBONE FLAGS...: DeepLabV3+ with the rate that the paper gives its classifier
 train_backbone() {
   local backbone=$1 lr=0.0001

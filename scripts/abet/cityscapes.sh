@@ -44,17 +44,6 @@ head_flags() {
   esac
 }
 
-# stage RUN FLAGS...: one training on GPUS
-stage() {
-  local run=$1 program=(main.py)
-  shift
-  if ((GPUS > 1)); then
-    program=(-m torch.distributed.run --nproc_per_node "$GPUS" main.py --sync_bn)
-  fi
-  "$PYTHON" "${program[@]}" --continue_training "$@" --run_name "$run" --output_dir "$OUT" \
-    "${extra[@]}"
-}
-
 # judge NAME SCORES NETWORK...: OUT/results/NAME.json with the mIoU, and NAME_on_DATA.json
 judge() {
   local name=$1 judged=$2 data
@@ -73,13 +62,13 @@ for head in $HEADS; do head_flags "$head"; done # a wrong name stops here
 
 for head in $HEADS; do
   head_flags "$head"
-  stage "mapillary_$head" @recipes/abet_mapillary.args --data_root "$DATA_ROOT/mapillary" \
+  train_on "$GPUS" "mapillary_$head" @recipes/abet_mapillary.args --data_root "$DATA_ROOT/mapillary" \
     --pretrained_backbone "$PRETRAINED" "${flags[@]}"
   members=()
   for seed in $SEEDS; do
     run=cityscapes_${head}_seed$seed
     best=$OUT/checkpoints/best_$run.pth
-    stage "$run" @recipes/abet_cityscapes.args --data_root "$DATA_ROOT/cityscapes" "${flags[@]}" \
+    train_on "$GPUS" "$run" @recipes/abet_cityscapes.args --data_root "$DATA_ROOT/cityscapes" "${flags[@]}" \
       --init "$OUT/checkpoints/best_mapillary_$head.pth" --reset_head --random_seed "$seed"
     "$PYTHON" main.py --fit_score sml --ckpt "$best" --data_root "$DATA_ROOT/cityscapes" \
       --val_batch_size 1 --output_dir "$OUT" --run_name "$run" "${test_flags[@]}"

@@ -51,17 +51,6 @@ network() {
   echo "$OUT/checkpoints/latest_$1.pth"
 }
 
-# stage GPUS RUN FLAGS...: one training on that many GPUS
-stage() {
-  local gpus=$1 run=$2 program=(main.py)
-  shift 2
-  if ((gpus > 1)); then
-    program=(-m torch.distributed.run --nproc_per_node "$gpus" main.py --sync_bn)
-  fi
-  "$PYTHON" "${program[@]}" --continue_training "$@" --run_name "$run" --output_dir "$OUT" \
-    "${extra[@]}"
-}
-
 # judge RUN [SUFFIX FLAGS...]: OUT/results/RUN[SUFFIX].json
 judge() {
   local run=$1 name=$1${2:-}
@@ -73,7 +62,7 @@ judge() {
 stage_one() {
   local run=$1
   shift
-  stage "$GPUS_ONE" "$run" "${one[@]}" "$@"
+  train_on "$GPUS_ONE" "$run" "${one[@]}" "$@"
   judge "$run"
 }
 
@@ -89,7 +78,7 @@ label() {
 stage_two() {
   local run=$1 first=$2
   shift 2
-  stage "$GPUS_TWO" "$run" "${two[@]}" --init "$(network "$first")" \
+  train_on "$GPUS_TWO" "$run" "${two[@]}" --init "$(network "$first")" \
     --pseudo_dir "$OUT/pseudo_labels/$first" "$@"
   judge "$run"
 }
