@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Adaptation to CamVid, small enough for a CPU: DeepLabV3+ on MobileNetV2 with a second head. Source
-# only, MRNet's stage one, and stage two on its pseudo labels, plain and rectified, each tested with
-# four passes for its classes and for what its probabilities and the heads' disagreement are worth.
-# Labels of the target are read by the tests alone. Ends in a report.
+# only, MRNet's stage one, and stage two on its pseudo labels, plain and rectified, each tested, on
+# mirrored images too, for its classes and for what its probabilities and the heads' disagreement are
+# worth. Labels of the target are read by the tests alone. Ends in a report.
 #
 #   DATA_ROOT=CAMVID [STUDIES="game dusk"] [STEPS=800] [SEEDS="1 2 3"] scripts/mrnet/camvid.sh
 #
@@ -35,7 +35,7 @@ stage_one_losses=(
 )
 camvid=(--dataset camvid --data_root "$DATA_ROOT")
 passes=(
-  "${camvid[@]}" --eval_size native --eval_flip --eval_scales 1.0 1.25 --fuse probs
+  "${camvid[@]}" --eval_size native --eval_flip --fuse probs
   --eval_amp bf16 --channels_last
 )
 
