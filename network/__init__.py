@@ -4,11 +4,19 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from network import deeplab_multi, deepwv3plus, modeling
+from network import deeplab_multi, deepwv3plus, modeling, pspnet
 from network.deeplab import convert_to_separable_conv
 from network.discriminator import MultiScaleDiscriminator
 from network.ensemble import DeepEnsemble, joint_aux_logits, log_mean_softmax
-from network.modeling import MODELS, TWO_HEADED, build_model, describe
+from network.modeling import (
+    CAM_MODELS,
+    MODELS,
+    PSPNET_MODELS,
+    TWO_HEADED,
+    Network,
+    build_model,
+    describe,
+)
 from network.pyramid_head import PyramidOptions
 
 # Choices of ``--model`` that join several models.
@@ -18,11 +26,14 @@ ENSEMBLES = {
 }
 
 __all__ = [
+    "CAM_MODELS",
     "ENSEMBLES",
     "MODELS",
+    "PSPNET_MODELS",
     "TWO_HEADED",
     "DeepEnsemble",
     "MultiScaleDiscriminator",
+    "Network",
     "PyramidOptions",
     "build_model",
     "convert_to_separable_conv",
@@ -37,6 +48,9 @@ __all__ = [
 def from_published(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The tensors of a published file under our names, a state of any other network as it is.
 
-    Known are DeepWV3Plus, AbeT and MRNet; files of DeepLabV3Plus-Pytorch have our names already.
+    Known are DeepWV3Plus, AbeT, MRNet and mmsegmentation's PSPNet, of which URN's are some; files
+    of DeepLabV3Plus-Pytorch have our names already.
     """
-    return deeplab_multi.from_published(deepwv3plus.from_published(state))
+    for family in (deepwv3plus, deeplab_multi, pspnet):
+        state = family.from_published(state)
+    return dict(state)

@@ -6,12 +6,13 @@ Module names are those of the DeepLabV3Plus-Pytorch project, so that its checkpo
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Self
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from network.backbone.base import Backbone
+from network.backbone.base import BATCH_NORMS, Backbone
 from network.heads import PLAIN, HeadOptions, LearnedTemperature, divided
 from network.upsampling import wide
 from utils.types import SegOutput
@@ -244,6 +245,8 @@ class SegmentationModel(nn.Module):
         backbone: gives the features ``low_level``, ``aux`` and ``out``.
         classifier: the main head.
         aux_classifier: a second head, whose ``aux_logits`` stand beside the main ones.
+        freeze_bn: keep the backbone's batch norms in evaluation mode: they use stored statistics
+            and leave them as they are, while their weights are trained.
 
     Attributes:
         align_corners: how logits at the heads' own resolution are upsampled.
@@ -254,12 +257,26 @@ class SegmentationModel(nn.Module):
         backbone: Backbone,
         classifier: SegmentationHead,
         aux_classifier: SegmentationHead | None = None,
+        *,
+        freeze_bn: bool = False,
     ) -> None:
         super().__init__()
         self.backbone = backbone
         self.classifier = classifier
         self.aux_classifier = aux_classifier
         self.align_corners = classifier.align_corners
+        self.freeze_bn = freeze_bn
+        if freeze_bn:
+            self.train()
+
+    def train(self, mode: bool = True) -> Self:
+        """Training or evaluation mode, the latter in any case for frozen batch norms."""
+        super().train(mode)
+        if self.freeze_bn:
+            for module in self.backbone.modules():
+                if isinstance(module, BATCH_NORMS):
+                    module.eval()
+        return self
 
     def forward(
         self, images: Tensor, pooled_features: bool = False, at_stride: bool = False

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from torch import nn
@@ -11,6 +11,7 @@ from torch import nn
 from network.backbone import BACKBONES, Backbone, build_backbone
 from network.backbone.base import BATCH_NORMS
 from network.backbone.timm_features import build_timm_backbone
+from network.cam import CamNetwork
 from network.deeplab import (
     DeepLabHeadV3,
     DeepLabHeadV3Plus,
@@ -21,6 +22,7 @@ from network.deeplab import (
 from network.deeplab_multi import auxiliary_head, main_head
 from network.deepwv3plus import DeepWV3PlusHead
 from network.heads import PLAIN, HeadOptions
+from network.pspnet import FCNHead, PSPHead
 from network.pyramid_head import PyramidOptions
 
 HEADS: dict[str, type[SegmentationHead]] = {
@@ -33,16 +35,24 @@ _HEAD_TITLES = {
     "deeplabv3plus": "DeepLabV3+",
     "deepwv3plus": "DeepLabV3+ as DeepWV3Plus, output stride 8,",
     "deeplab_multi": "DeepLab with a main and an auxiliary head (MRNet), output stride 8,",
+    "pspnet": "PSPNet with an auxiliary head, output stride {stride},",
+    "cam": "classifier with class activation maps",
 }
 _RATES = {8: (12, 24, 36), 16: (6, 12, 18)}  # of the pyramid pooling, by output stride
 TIMM = "timm"
 WIDE = "wideresnet38"
+STRIDED_WIDE = "resnet38d"
 CAFFE = "resnet101_caffe"
-TWO_HEADS = "deeplab_multi"  # the head that always has another one beside it
+TWO_HEADS = "deeplab_multi"  # PSPNet's is the other main head that always has a second beside it
+PSPNET = "pspnet"
+CAM = "cam"
+_PSPNET_STRIDE = 8
+_CAM_DROPOUT = {STRIDED_WIDE: 0.5}  # of channels before the class head, by backbone; else 0
+Network = SegmentationModel | CamNetwork
 
 
 class ModelSpec(NamedTuple):
-    """A model: a key of ``HEADS`` or ``deeplab_multi``, and one of ``BACKBONES`` or ``timm``."""
+    """A model: one of ``_HEAD_TITLES``, and one of ``BACKBONES`` or ``timm``."""
 
     head: str
     backbone: str
@@ -58,7 +68,17 @@ MODELS: dict[str, ModelSpec] = {
     "deeplabv3plus_timm": ModelSpec("deeplabv3plus", TIMM),
     "deeplab_multi_resnet101": ModelSpec(TWO_HEADS, CAFFE),
 }
-TWO_HEADED = frozenset(name for name, spec in MODELS.items() if spec.head == TWO_HEADS)
+MODELS |= {
+    f"{PSPNET}_{backbone}": ModelSpec(PSPNET, backbone)
+    for backbone in BACKBONES
+    if backbone not in (WIDE, STRIDED_WIDE, CAFFE)
+} | {
+    f"{PSPNET}_{WIDE}": ModelSpec(PSPNET, STRIDED_WIDE),
+    **{f"{CAM}_{backbone}": ModelSpec(CAM, backbone) for backbone in BACKBONES},
+}
+PSPNET_MODELS = frozenset(name for name, spec in MODELS.items() if spec.head == PSPNET)
+CAM_MODELS = frozenset(name for name, spec in MODELS.items() if spec.head == CAM)
+TWO_HEADED = PSPNET_MODELS | {name for name, spec in MODELS.items() if spec.head == TWO_HEADS}
 
 
 def describe(name: str) -> str:
@@ -66,7 +86,8 @@ def describe(name: str) -> str:
     head, backbone = MODELS[name]
     if backbone == TIMM:
         return f"{_HEAD_TITLES[head]} on any timm backbone with strides 4 and 16: --backbone NAME"
-    return f"{_HEAD_TITLES[head]} on {BACKBONES[backbone].title}"
+    title = _HEAD_TITLES[head].format(stride=4 if backbone.startswith("hrnet") else _PSPNET_STRIDE)
+    return f"{title} on {BACKBONES[backbone].title}"
 
 
 def build_model(  # noqa: PLR0913 - an argument per flag
@@ -82,16 +103,19 @@ def build_model(  # noqa: PLR0913 - an argument per flag
     checkpoint_activations: bool = False,
     head: HeadOptions = PLAIN,
     pyramid: PyramidOptions | None = None,
-) -> SegmentationModel:
+    freeze_bn: bool = False,
+    background: int | None = None,
+) -> Network:
     """Build a model by name.
 
-    Only ``separable_conv``, ``head`` and ``pyramid`` change its state-dict keys.
+    Only ``separable_conv``, ``head`` and ``pyramid`` change its state-dict keys; a class activation
+    network (``CAM_MODELS``) has no such parts, and does not read them.
 
     Args:
         name: a key of ``MODELS``.
         num_classes: number of output channels.
-        output_stride: 8 or 16, the ratio of the image's size to that of ``out``; HRNet's is 4,
-            WideResNet38's and the Caffe network's 8 whatever is asked for.
+        output_stride: 8 or 16, the ratio of the image's size to that of ``out``; HRNet's is 4, that
+            of the wide ResNets, the Caffe network and PSPNet 8 whatever is asked for.
         pretrained_backbone: ``imagenet`` (or True), ``none`` (or False), or a file of weights
             under their published names.
         separable_conv: depthwise and pointwise convolutions in the head.
@@ -101,14 +125,19 @@ def build_model(  # noqa: PLR0913 - an argument per flag
         checkpoint_activations: recompute the backbone's stages in the backward pass, which saves
             memory and costs time.
         head: how the penultimate features become logits; an auxiliary head is linear.
-        pyramid: adds an auxiliary head to the model. Those of ``TWO_HEADED`` always have one, and
-            a main head like it; None is the default there.
+        pyramid: adds an auxiliary head to the model. Those of ``TWO_HEADED`` always have one: the
+            Caffe network with a main head like it, where None is the default, and PSPNet an FCN
+            head that these options do not concern.
+        freeze_bn: keep the backbone's batch norms in evaluation mode (mmsegmentation's norm_eval).
+        background: the class "background" of a class activation network, None where there is none.
 
     Raises:
         ValueError: if a value is wrong, or the weights cannot be had or do not fit.
     """
     _check(name, num_classes, output_stride, dropout, backbone)
     spec = MODELS[name]
+    if spec.head == PSPNET:
+        output_stride = _PSPNET_STRIDE
     if isinstance(pretrained_backbone, bool):  # as the published functions take it
         pretrained_backbone = "imagenet" if pretrained_backbone else "none"
     options: dict[str, Any] = {
@@ -120,9 +149,33 @@ def build_model(  # noqa: PLR0913 - an argument per flag
     if spec.backbone == TIMM:
         features = build_timm_backbone(backbone, output_stride, **options)
     else:
+        options["classifier"] = spec.head == CAM
         features = build_backbone(spec.backbone, output_stride, **options)
     set_bn_momentum(features, bn_momentum)
+    if spec.head == CAM:
+        if freeze_bn:
+            raise ValueError(f"--norm_eval is of segmentation models; {name} has --cam_norm")
+        channel_dropout = _CAM_DROPOUT.get(spec.backbone, 0.0)
+        return CamNetwork(features, num_classes, background=background, dropout=channel_dropout)
     channels = {tap: feature.channels for tap, feature in features.taps.items()}
+    heads = _heads(spec, channels, num_classes, output_stride, head, pyramid)
+    if separable_conv:
+        for part in heads:
+            convert_to_separable_conv(part)
+    return SegmentationModel(features, *heads, freeze_bn=freeze_bn)
+
+
+def _heads(
+    spec: ModelSpec,
+    channels: Mapping[str, int],
+    num_classes: int,
+    output_stride: int,
+    head: HeadOptions,
+    pyramid: PyramidOptions | None,
+) -> list[SegmentationHead]:
+    """The main head of a segmentation model and, where there is one, the auxiliary head."""
+    if spec.head == PSPNET:
+        return [PSPHead(channels, num_classes, head), FCNHead(channels, num_classes)]
     classifier: SegmentationHead
     if spec.head == TWO_HEADS:
         pyramid = pyramid or PyramidOptions()
@@ -130,13 +183,9 @@ def build_model(  # noqa: PLR0913 - an argument per flag
     else:
         fixed = None if spec.backbone == TIMM else BACKBONES[spec.backbone].pyramid_stride
         classifier = HEADS[spec.head](channels, num_classes, _RATES[fixed or output_stride], head)
-    heads = [classifier]
-    if pyramid is not None:
-        heads.append(auxiliary_head(channels, num_classes, pyramid, classifier))
-    if separable_conv:
-        for part in heads:
-            convert_to_separable_conv(part)
-    return SegmentationModel(features, *heads)
+    if pyramid is None:
+        return [classifier]
+    return [classifier, auxiliary_head(channels, num_classes, pyramid, classifier)]
 
 
 def set_bn_momentum(module: nn.Module, momentum: float) -> None:
@@ -164,10 +213,10 @@ def _check(
         )
 
 
-def _named(name: str) -> Callable[..., SegmentationModel]:
+def _named(name: str) -> Callable[..., Network]:
     def build(
         num_classes: int = 21, output_stride: int = 8, pretrained_backbone: str | bool = True
-    ) -> SegmentationModel:
+    ) -> Network:
         return build_model(
             name,
             num_classes,

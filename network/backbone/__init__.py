@@ -11,8 +11,11 @@ from torchvision import models
 from network.backbone import (
     hrnetv2,
     mobilenetv2,
+    res2net,
     resnet,
+    resnet38,
     resnet_caffe,
+    scalenet,
     wideresnet,
     xception,
 )
@@ -23,38 +26,53 @@ __all__ = ["BACKBONES", "FEATURES", "Backbone", "BackboneSpec", "Feature", "buil
 
 _RESNET = {
     "low_level": Feature("layer1", 256),
+    "middle": Feature("layer2", 512),
     "aux": Feature("layer3", 1024),
     "out": Feature("layer4", 2048),
 }
-# aux is the stage before the last; HRNet's is the branch of the highest resolution
+# middle is the stage before aux, and aux the one before the last, of ResNet-38d one earlier, as
+# published; HRNet's are the branch of the highest resolution
 FEATURES: dict[str, dict[str, Feature]] = {
     "resnet50": _RESNET,
     "resnet101": _RESNET,
     "resnet101_caffe": _RESNET,
+    "res2net101": _RESNET,
+    "scalenet101": _RESNET,
     "mobilenet": {
         "low_level": Feature("features.3", 24),
+        "middle": Feature("features.6", 32),
         "aux": Feature("features.13", 96),
         "out": Feature("features.17", 320),
     },
     "xception": {
         "low_level": Feature("block1", 128),
+        "middle": Feature("block3", 728),
         "aux": Feature("block11", 728),
         "out": Feature("conv4", 2048),
     },
     "hrnetv2_32": {
         "low_level": Feature("layer1", 256),
+        "middle": Feature("stage2", 32),
         "aux": Feature("stage3", 32),
         "out": Feature("stage4", 15 * 32),
     },
     "hrnetv2_48": {
         "low_level": Feature("layer1", 256),
+        "middle": Feature("stage2", 48),
         "aux": Feature("stage3", 48),
         "out": Feature("stage4", 15 * 48),
     },
     "wideresnet38": {
         "low_level": Feature("mod2", 128),
+        "middle": Feature("mod5", 1024),
         "aux": Feature("mod6", 2048),
         "out": Feature("mod7", 4096),
+    },
+    "resnet38d": {
+        "low_level": Feature("b3", 256),
+        "middle": Feature("b4", 512),
+        "aux": Feature("b5", 1024),
+        "out": Feature("b7", 4096),
     },
 }
 
@@ -70,6 +88,7 @@ class BackboneSpec(NamedTuple):
         url: of the ImageNet weights, None where no stable address is known.
         pyramid_stride: output stride whose rates the pyramid pooling takes; None for the one that
             is asked for.
+        classifier: the architecture of a classifier of class activation maps, where it differs.
     """
 
     title: str
@@ -78,6 +97,7 @@ class BackboneSpec(NamedTuple):
     published_name: Callable[[str], str | None]
     url: str | None = None
     pyramid_stride: int | None = None
+    classifier: str | None = None
 
 
 BACKBONES: dict[str, BackboneSpec] = {
@@ -131,6 +151,29 @@ BACKBONES: dict[str, BackboneSpec] = {
         wideresnet.published_name,
         pyramid_stride=8,
     ),
+    "res2net101": BackboneSpec(
+        "Res2Net-101 v1b",
+        res2net.Res2Net,
+        "res2net101",
+        resnet.published_name,
+        "https://shanghuagao.oss-cn-beijing.aliyuncs.com/res2net/"
+        "res2net101_v1b_26w_4s-0812c246.pth",
+    ),
+    "scalenet101": BackboneSpec(
+        "ScaleNet-101",
+        scalenet.ScaleNet,
+        "scalenet101",
+        resnet.published_name,
+        classifier="scalenet101_undilated",
+    ),
+    "resnet38d": BackboneSpec(
+        "ResNet-38d, a WideResNet-38",
+        resnet38.ResNet38,
+        "resnet38d",
+        resnet38.published_name,
+        pyramid_stride=8,
+        classifier="resnet38d_classifier",
+    ),
 }
 
 
@@ -141,23 +184,26 @@ def build_backbone(
     pretrained: str = "none",
     dropout: float = 0.0,
     checkpoint_activations: bool = False,
+    classifier: bool = False,
 ) -> Backbone:
     """Build a backbone, with random or ImageNet weights.
 
     Args:
         name: a key of ``BACKBONES``.
-        output_stride: 8 or 16; HRNet's is 4, WideResNet's and the Caffe network's 8
+        output_stride: 8 or 16; HRNet's is 4, the wide ResNets' and the Caffe network's 8
             whatever is asked for.
         pretrained: ``none``, ``imagenet`` or the path of a file.
         dropout: see ``Backbone``.
         checkpoint_activations: see ``Backbone``.
+        classifier: dilated as the published classifiers of class activation maps are.
 
     Raises:
         ValueError: if the weights cannot be had or do not fit.
     """
     spec = BACKBONES[name]
+    architecture = (spec.classifier if classifier else None) or spec.architecture
     backbone = spec.build(
-        spec.architecture,
+        architecture,
         FEATURES[name],
         output_stride,
         dropout=dropout,

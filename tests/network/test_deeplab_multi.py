@@ -6,7 +6,16 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from network import MODELS, TWO_HEADED, DeepEnsemble, PyramidOptions, build_model, from_published
+from network import (
+    CAM_MODELS,
+    MODELS,
+    PSPNET_MODELS,
+    TWO_HEADED,
+    DeepEnsemble,
+    PyramidOptions,
+    build_model,
+    from_published,
+)
 from network.deeplab_multi import published_name
 from network.heads import HeadOptions
 from network.pyramid_head import NORMS
@@ -16,7 +25,7 @@ MULTI = "deeplab_multi_resnet101"
 PLUS = "deeplabv3plus_mobilenet"
 PUBLISHED = PyramidOptions("gn", squeeze_excitation=True)
 NORM = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
-OTHERS = [name for name in MODELS if name not in TWO_HEADED and name != "deeplabv3plus_timm"]
+OTHERS = sorted(MODELS.keys() - TWO_HEADED - CAM_MODELS - {"deeplabv3plus_timm"})
 
 
 def on_meta(name=MULTI, num_classes=19, **options):
@@ -211,7 +220,7 @@ def test_a_timm_backbone_takes_one():
 
 
 def test_both_heads_always():
-    assert set(TWO_HEADED) == {MULTI}
+    assert PSPNET_MODELS | {MULTI} == TWO_HEADED
     default, given = on_meta(), on_meta(pyramid=PyramidOptions())
     assert list(default.state_dict()) == list(given.state_dict())
     assert default.classifier.taps == ("out", "aux")

@@ -3,11 +3,32 @@ import torch
 from torch import nn
 
 import network
-from network import MODELS, build_model, describe, modeling
-from network.backbone import BACKBONES
+from network import CAM_MODELS, MODELS, PSPNET_MODELS, build_model, describe, modeling
+from network.backbone import BACKBONES, FEATURES
+from network.cam import CamNetwork
+from network.heads import HeadOptions
 from tests.network.conftest import rule_weights
 
 FIXED = [name for name in MODELS if name != "deeplabv3plus_timm"]
+# each backbone with one head or two, and each other head with one backbone
+SOME = [name for name in FIXED if name not in PSPNET_MODELS | CAM_MODELS]
+SOME += ["pspnet_mobilenet", "cam_mobilenet"]
+UPSTREAM = [  # and the two models that came after
+    *(
+        f"{head}_{backbone}"
+        for head in ("deeplabv3", "deeplabv3plus")
+        for backbone in (
+            "resnet50",
+            "resnet101",
+            "mobilenet",
+            "xception",
+            "hrnetv2_32",
+            "hrnetv2_48",
+        )
+    ),
+    "deeplabv3plus_wideresnet38",
+    "deeplab_multi_resnet101",
+]
 REFERENCES = [  # name and output stride; HRNet has its own
     *(
         (f"{head}_{backbone}", stride)
@@ -74,7 +95,7 @@ def test_options_leave_keys(name):
 
 
 @pytest.mark.parametrize("output_stride", [8, 16])
-@pytest.mark.parametrize("name", FIXED)
+@pytest.mark.parametrize("name", SOME)
 def test_odd_sizes(name, output_stride):
     model = on_meta(name, num_classes=3, output_stride=output_stride)
     model.to_empty(device="cpu").eval()
@@ -100,11 +121,12 @@ def test_features_have_announced_channels_and_strides():
     for name, stride in (("mobilenet", 8), ("mobilenet", 16), ("resnet50", 8), ("xception", 16)):
         backbone = on_meta(f"deeplabv3_{name}", output_stride=stride).backbone
         features = backbone(torch.empty(1, 3, 256, 256, device="meta"))
-        assert list(features) == ["low_level", "aux", "out"]
+        assert list(features) == ["low_level", "middle", "aux", "out"]
         for tap, feature in features.items():
             assert feature.shape[1] == backbone.taps[tap].channels
         assert round(256 / features["low_level"].shape[-1]) == 4
         assert round(256 / features["aux"].shape[-1]) == stride
+        assert round(256 / features["middle"].shape[-1]) == (stride if name == "xception" else 8)
     for name in ("hrnetv2_32", "hrnetv2_48"):
         backbone = on_meta(f"deeplabv3_{name}").backbone
         features = backbone(torch.empty(1, 3, 64, 96, device="meta"))
@@ -153,7 +175,9 @@ def test_parameter_groups_cover_all():
     assert sum(map(len, groups.values())) == len(names)
 
 
-@pytest.mark.parametrize("backbone", ["mobilenet", "resnet50", "xception", "hrnetv2_32"])
+@pytest.mark.parametrize(
+    "backbone", ["mobilenet", "resnet50", "xception", "hrnetv2_32", "res2net101", "scalenet101"]
+)
 def test_dropout_after_each_stage(backbone):
     backbone = on_meta(f"deeplabv3_{backbone}", output_stride=16, dropout=0.5).backbone
     calls = []
@@ -177,9 +201,51 @@ def test_dropout_is_random_in_training_only():
         assert 0.4 < (feature == 0).float().mean() < 0.6
 
 
+def test_taps_are_stages_in_their_order():
+    assert FEATURES.keys() == BACKBONES.keys()
+    for name, taps in FEATURES.items():
+        stages = [stage for stage, _ in on_meta(f"cam_{name}").backbone.stages()]
+        places = [stages.index(taps[tap].layer) for tap in ("low_level", "middle", "aux", "out")]
+        assert places == sorted(set(places)), name
+        assert places[1] == places[2] - 1, name
+        assert places[3] == len(stages) - 1, name
+
+
+@pytest.mark.parametrize(
+    ("name", "last"),
+    [("cam_resnet38d", 2), ("deeplabv3plus_resnet38d", 4), ("pspnet_wideresnet38", 4)],
+)
+def test_the_wide_resnet_is_dilated_less_in_a_classifier(name, last):
+    backbone = on_meta(name).backbone
+    dilations = [backbone.get_submodule(f"{key}.conv_branch2b1").dilation for key in ("b6", "b7")]
+    assert dilations == [(4, 4), (last, last)]
+
+
+def test_scalenet_is_not_dilated_in_a_classifier():
+    for name, expected in (("cam_scalenet101", {1}), ("deeplabv3_scalenet101", {1, 2, 4})):
+        backbone = on_meta(name, output_stride=8).backbone
+        convs = [m for m in backbone.modules() if isinstance(m, nn.Conv2d)]
+        assert {conv.dilation[0] for conv in convs} == expected
+        assert backbone.eval()(torch.empty(1, 3, 64, 96, device="meta"))["out"].shape[-1] == 12
+
+
+def test_class_activation_models():
+    assert {MODELS[name].backbone for name in CAM_MODELS} == set(BACKBONES)
+    for name, background, dropped in (("cam_mobilenet", None, 0), ("cam_resnet38d", 0, 0.5)):
+        model = on_meta(name, num_classes=4, background=background)
+        assert isinstance(model, CamNetwork)
+        assert (model.num_classes, model.background) == (4, background)
+        assert getattr(model.dropout, "p", 0) == dropped
+    plain = on_meta("cam_mobilenet").state_dict()
+    other = on_meta("cam_mobilenet", head=HeadOptions("cosine", "learned"), separable_conv=True)
+    assert plain.keys() == other.state_dict().keys()
+    with pytest.raises(ValueError, match="--norm_eval is of segmentation .* has --cam_norm"):
+        on_meta("cam_mobilenet", freeze_bn=True)
+
+
 def test_upstream_functions():
     assert network.modeling.__dict__["deeplabv3plus_mobilenet"] is modeling.deeplabv3plus_mobilenet
-    for name in FIXED:
+    for name in UPSTREAM:
         function = getattr(modeling, name)
         assert function.__name__ == name
         with torch.device("meta"):
@@ -202,15 +268,23 @@ def test_pretrained_by_default_in_upstream_functions(monkeypatch):
 
 
 def test_names():
-    assert len(FIXED) == 14
-    assert [name for name in FIXED if name.endswith("wideresnet38")] == [
-        "deeplabv3plus_wideresnet38"
-    ]
+    assert set(UPSTREAM) <= set(FIXED)
     assert {MODELS[name].backbone for name in FIXED} == set(BACKBONES)
-    assert [name for name in FIXED if MODELS[name].backbone == "resnet101_caffe"] == [
-        "deeplab_multi_resnet101"
+    assert [name for name in FIXED if name.endswith("wideresnet38")] == [
+        "deeplabv3plus_wideresnet38",
+        "pspnet_wideresnet38",
+        "cam_wideresnet38",
     ]
+    assert [name for name in FIXED if MODELS[name].backbone == "resnet101_caffe"] == [
+        "deeplab_multi_resnet101",
+        "cam_resnet101_caffe",
+    ]
+    for backbone in ("res2net101", "scalenet101", "resnet38d"):
+        for head in ("deeplabv3", "deeplabv3plus", "cam"):
+            assert MODELS[f"{head}_{backbone}"] == (head, backbone)
     assert describe("deeplabv3plus_mobilenet") == "DeepLabV3+ on MobileNetV2"
+    assert describe("pspnet_res2net101").endswith("output stride 8, on Res2Net-101 v1b")
+    assert describe("pspnet_hrnetv2_32").endswith("output stride 4, on HRNetV2-W32")
     assert "--backbone" in describe("deeplabv3plus_timm")
     assert all("\n" not in describe(name) for name in MODELS)
 

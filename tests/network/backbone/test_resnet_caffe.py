@@ -80,6 +80,7 @@ def test_sizes(side, expected, output_stride):
     halved = (side + 1) // 2
     assert {name: tuple(feature.shape) for name, feature in features.items()} == {
         "low_level": (1, 256, halved // 2 + 1, 17),
+        "middle": (1, 512, expected, 9),
         "aux": (1, 1024, expected, 9),
         "out": (1, 2048, expected, 9),
     }

@@ -86,6 +86,7 @@ def test_features(size, output_stride):
     at = {stride: tuple(-(-side // stride) for side in size) for stride in (2, 8)}
     assert {name: tuple(feature.shape) for name, feature in features.items()} == {
         "low_level": (1, 128, *at[2]),
+        "middle": (1, 1024, *at[8]),
         "aux": (1, 2048, *at[8]),
         "out": (1, 4096, *at[8]),
     }
@@ -130,7 +131,7 @@ def test_arithmetic_of_the_specification(narrow):
         expected[mod] = x
     with torch.no_grad():
         features = backbone(images)
-    for name, mod in (("low_level", 2), ("aux", 6), ("out", 7)):
+    for name, mod in (("low_level", 2), ("middle", 5), ("aux", 6), ("out", 7)):
         torch.testing.assert_close(features[name], expected[mod])
     assert (features["out"] < 0).any()  # a raw sum, not rectified
 
