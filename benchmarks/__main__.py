@@ -29,6 +29,8 @@ BENCHMARKS = {
     "calibration_error": "ECE of 2 and 20 million pixels against torchmetrics",
     "components": "component metrics of one map with 500 components against a loop",
     "relaxed_boundary": "relaxed boundary target and loss against the published way",
+    "response_scaling": "response scaling of one map in closed form against decoding every map",
+    "dense_crf": "dense CRF: lattices, iterations, batches, and pydensecrf2 where installed",
     "temperature_search": "the best of 950 temperatures against trying them all",
     "reliability": "cost of all reliability metrics over bare inference",
     "corruptions": "milliseconds of each corruption beside decoding a PNG",

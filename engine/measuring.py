@@ -72,6 +72,13 @@ def add_measurement_flags(group: _ArgumentGroup) -> None:
     )
     add("--meta_threshold", type=within(0.01, 1), default=0.7, help="of entropy / log classes")
     add("--pavpu_patch", type=at_least(1), default=4, help="side of the patches, in pixels")
+    add(
+        "--flag_threshold",
+        type=within(0, 1),
+        default=0.05,
+        metavar="T",
+        help="flagged: pixels from 1 - T of the score's greatest value on",
+    )
     add("--per_scene", action="store_true", help="report every scene, too")
     add("--image_bootstrap", type=at_least(0), default=0, metavar="N", help="resamples: intervals")
     add("--parity", choices=("none", "original"), default="none", help="add published variants")
@@ -91,6 +98,7 @@ def metric_settings(
         calibrated=SCORES[opts.ece_confidence] if opts.ece_confidence else None,
         parity=opts.parity == "original",
         patch=opts.pavpu_patch,
+        flag_threshold=opts.flag_threshold,
         unannotated={part.name: part.unannotated for part in parts},
         subsets=miou_subsets(opts, dataset, trained),
         in_domain={(parts[0].name, item.condition) for item in parts[0].items},

@@ -81,6 +81,19 @@ def check_score_flags(opts: Namespace, *, has_members: bool) -> Iterable[str]:
         yield missing_file("score_statistics", opts.score_statistics)
     if "ood_score" in opts.typed and not (opts.test_only or opts.predict):
         yield "--ood_score goes with --test_only and --predict"
+    yield from check_flagged(opts)
+
+
+def check_flagged(opts: Namespace) -> Iterable[str]:
+    """Problems with the metric ``flagged``."""
+    if "flagged" not in opts.metrics:
+        if "flag_threshold" in opts.typed:
+            yield "--flag_threshold concerns the metric flagged: add it to --metrics"
+    elif not any(parse_score_name(name).has_limits for name in names_of(opts.confidence)):
+        yield (
+            f"--metrics flagged needs a score with a greatest value, and {opts.confidence[0]} has"
+            " none: add one to --confidence, such as response_scaling, msp or entropy"
+        )
 
 
 def check_score(opts: Namespace, flag: str, name: ScoreName, *, has_members: bool) -> Iterable[str]:

@@ -10,6 +10,7 @@ from metrics.base import StreamingMetric
 from metrics.bootstrap import Bootstrap
 from metrics.calibration import Calibration
 from metrics.components import Components
+from metrics.flagged import FlaggedPixels
 from metrics.image_ood import ImageOutOfDistribution
 from metrics.meta_classification import MetaClassification
 from metrics.ood import OutOfDistribution
@@ -26,6 +27,7 @@ METRICS: dict[str, type[Metric]] = {
     "calibration": Calibration,
     "misclassification": Misclassification,
     "pavpu": PatchAccuracyVsUncertainty,
+    "flagged": FlaggedPixels,
     "ood": OutOfDistribution,
     "components": Components,
     "meta_classification": MetaClassification,
@@ -34,6 +36,7 @@ METRICS: dict[str, type[Metric]] = {
 
 WITHOUT_SCORES = ("segmentation", "calibration", "meta_classification")
 OF_UNKNOWN = ("ood", "components", "image_ood")  # judge the scores of --ood_score
+OF_BOUNDED = ("flagged",)  # judge scores that have a greatest value, and leave the others out
 
 
 @dataclass(frozen=True)
@@ -50,6 +53,7 @@ class MetricSettings:
         calibrated: the score whose confidence is compared with accuracy; None: the top probability.
         parity: add the published variants of what is computed otherwise.
         patch: side of the patches of PAvPU, in pixels.
+        flag_threshold: how far from its greatest value a score flags a pixel, as a share of it.
         unannotated: by data set, the classes that its labels never show.
         subsets: train ids of the classes of further mIoUs, by name.
         in_domain: (data set, condition) of the images that are no outliers.
@@ -66,6 +70,7 @@ class MetricSettings:
     calibrated: Score | None = None
     parity: bool = False
     patch: int = 4
+    flag_threshold: float = 0.05
     unannotated: Mapping[str, Set[str]] = field(default_factory=lambda: NOTHING)
     subsets: Mapping[str, Sequence[int]] = field(default_factory=lambda: NO_SUBSETS)
     in_domain: Collection[tuple[str, str]] = ()
@@ -93,6 +98,8 @@ def build_metrics(
             metrics.append(_build(name, class_names, settings, ()))
             continue
         scores = settings.ood_scores if name in OF_UNKNOWN else settings.scores
+        if name in OF_BOUNDED:
+            scores = [score for score in scores if score.highest]
         metrics += [_build(name, class_names, settings, mine) for mine in by_variant(scores)]
     return metrics
 
@@ -111,6 +118,7 @@ def _build(
         },
         "misclassification": {"scores": scores, "parity": settings.parity},
         "pavpu": {"scores": scores, "patch": settings.patch},
+        "flagged": {"scores": scores, "threshold": settings.flag_threshold},
         "ood": {"scores": scores, "parity": settings.parity},
         "components": {
             "scores": scores,

@@ -19,6 +19,7 @@ from uncertainty.combination import mean_map, mean_prob, member_scores
 from uncertainty.entropy import softmax_entropy
 from uncertainty.instance import instance_uncertainty
 from uncertainty.logit_maps import log_sum_exp, top_logit
+from uncertainty.response_variance import argmax_uncertainty
 from uncertainty.statistics import ClassMoments
 from utils.class_map import BLOCK_PIXELS
 from utils.softmax import most_likely, probabilities, top_class
@@ -157,6 +158,16 @@ def instance(prediction: Prediction) -> Tensor:
     return instance_uncertainty(prediction.logits)
 
 
+def response_scaling(prediction: Prediction) -> Tensor:
+    """How easily a pixel changes sides when a class is widened or narrowed; from 0 to 1 an image.
+
+    URN's uncertainty (arXiv 2112.07431) with its scales for VOC and the most likely class as the
+    decoder; normalised by image, so that 0 is the least and 1 the greatest of each image.
+    """
+    pairs = zip(probabilities(prediction.logits), most_likely(prediction.logits), strict=True)
+    return torch.stack([argmax_uncertainty(likely, labels) for likely, labels in pairs])
+
+
 def disagreement(prediction: Prediction) -> Tensor:
     """How far a network's second head is from its main one, in nats; not below 0, unbounded.
 
@@ -232,6 +243,7 @@ KINDS: dict[str, ScoreKind] = {
         # (1 - 1/M) / C, of members sure of M different classes
         ScoreKind(member_variance, needs=MEMBERS, highest=lambda classes: 1 / classes),
         ScoreKind(instance, OF_SOFTMAX, highest=math.log),
+        ScoreKind(response_scaling, OF_SOFTMAX, highest=one),
         ScoreKind(disagreement, needs=HEADS),
     )
 }

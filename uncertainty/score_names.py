@@ -64,6 +64,11 @@ class ScoreName:
         return KINDS[self.name].rules == OF_LOGITS
 
     @property
+    def has_limits(self) -> bool:
+        """Whether the score has a greatest value, where the least is 0."""
+        return KINDS[self.name].highest is not None
+
+    @property
     def needs_gradients(self) -> bool:
         """Whether gradients run back to the images, which takes memory and time."""
         return self.modifier in NEED_GRADIENTS

@@ -1,4 +1,4 @@
-"""Random smooth maps with the wanted number of components, and a reference for their means."""
+"""Random smooth maps, and slow references: means of components, scaled responses."""
 
 import cv2
 import numpy as np
@@ -38,3 +38,28 @@ def batch_means(classes, values):
     """``per_component_means`` of every image of a batch."""
     pairs = zip(classes.numpy(), values.double().numpy(), strict=True)
     return torch.from_numpy(np.stack([per_component_means(*pair)[0] for pair in pairs]))
+
+
+def literal_response(likely, scales, *, reduce="max", normalize="image"):
+    """Label, uncertainty and stored weights of response scaling with argmax, word for word.
+
+    Every class of the decoded map in turn has its probabilities (C, H, W) raised to every scale,
+    and the map is decoded again.
+    """
+    label = likely.argmax(0)
+    classes = np.unique(label)
+    restricted = likely[classes]
+    variances = []
+    for index in range(len(classes)):
+        inside = []
+        for scale in scales:
+            altered = restricted.copy()
+            altered[index] = restricted[index] ** scale
+            inside.append(altered.argmax(0) == index)
+        variances.append(np.var(np.array(inside, np.float64), axis=0))
+    variance = np.max(variances, 0) if reduce == "max" else np.mean(variances, 0)
+    if normalize == "absolute":
+        values = variance / 0.25
+    else:
+        values = (variance - variance.min()) / (variance.max() - variance.min() + 1e-6)
+    return label, values, np.floor((1 - values) * 255)

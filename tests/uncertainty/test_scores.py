@@ -5,6 +5,7 @@ import pytest
 import torch
 from scipy import special, stats
 
+from tests.uncertainty.maps import literal_response
 from tests.uncertainty.toys import class_moments, ensemble, statistics_of
 from uncertainty import (
     SCORES,
@@ -17,6 +18,7 @@ from uncertainty.score_functions import KINDS
 from uncertainty.score_names import parse_score_name
 from utils.types import Prediction
 
+VOC = (0.15, 0.2, 0.25, 4, 5, 6)
 NAMES = {
     "entropy",
     "expected_entropy",
@@ -29,6 +31,7 @@ NAMES = {
     "godin",
     "member_variance",
     "instance",
+    "response_scaling",
 }
 SINGLE = sorted(name for name, kind in KINDS.items() if kind.rules)
 COMBINED = [f"{name}@{rule}" for name in SINGLE for rule in KINDS[name].rules]
@@ -224,6 +227,7 @@ def reference(name, logits, temperature, moments=None):
         "abet": -total,
         "max_logit": -z.max(1),
         "instance": instance_uncertainty(logits).double().numpy(),
+        "response_scaling": np.stack([literal_response(each, VOC)[1] for each in likely]),
     }[name]
 
 

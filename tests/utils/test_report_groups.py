@@ -1,4 +1,6 @@
 import json
+import re
+from pathlib import Path
 
 import pytest
 
@@ -8,6 +10,7 @@ from utils.report.groups import group_results, pair_with_baselines
 from utils.report.paper import published
 from utils.report.results import find_results, read_results
 
+ROOT = Path(__file__).parents[2]
 UCE = "uncertainty_cross_entropy"
 MEMBERS = ["deeplabv3plus_resnet101", "deeplabv3plus_mobilenet"]
 
@@ -244,3 +247,103 @@ def test_stages_of_an_adaptation_are_one_table_beside_the_source_only(tmp_path):
     assert {first.label for first, _ in pairs} == {"source only, streets game"}
     assert len(pairs) == 3
     assert not notes
+
+
+DAMAGED = {"label_damage": 0.5}
+MASKS = {"weight_dir": "masks", "label_source": "cyclic", "weight_threshold": 0.05}
+OF_DAMAGED_LABELS = {  # the rows of scripts/urn/camvid.sh
+    "cross_entropy": {},
+    "cross_entropy, cyclic masks": {**MASKS, "weight_threshold": 1.0},
+    "cross_entropy, cyclic masks, linear weights": {**MASKS, "weighting": "linear"},
+    "cross_entropy, cyclic masks, weights 0.05 and 1": MASKS,
+    "cross_entropy, damaged labels": DAMAGED,
+    "cross_entropy, damaged labels, clamp at 0.5": {**DAMAGED, "underfit": "clamp"},
+    "cross_entropy, damaged labels, weights 0.05 and 1": {
+        **DAMAGED,
+        **{**MASKS, "label_source": "original"},
+    },
+}
+OF_TAGS = {  # and of scripts/urn/streets.sh
+    "cam": {"method": "cam"},
+    "cross_entropy": {},
+    "cross_entropy, cyclic masks": {**MASKS, "weight_threshold": 1.0},
+    "cross_entropy, cyclic masks, weights 0.05 and 1": MASKS,
+    "cross_entropy, pseudo labels": {"pseudo_dir": "masks"},
+    "cross_entropy, pseudo labels, clamp at 0.5": {"pseudo_dir": "masks", "underfit": "clamp"},
+}
+
+
+def write_supervised(folder, rows, seeds, **where):
+    """A result of every row and seed, trained on maps in a folder of the seed's own."""
+    for label, told in rows.items():
+        for seed in seeds:
+            own = {"underfit": "off", "underfit_k": 0.5, "weighting": "threshold", **told}
+            for name in ("weight_dir", "pseudo_dir"):
+                own[name] = f"{told[name]}_seed{seed}" if told.get(name) else None
+            write_result(folder, name=f"{label}{seed}", seed=seed, training=own, **where)
+
+
+@pytest.mark.parametrize("rows", [OF_DAMAGED_LABELS, OF_TAGS], ids=["damaged labels", "tags"])
+def test_weak_supervision_is_told_by_labels_weights_and_pretended_underfitting(tmp_path, rows):
+    write_supervised(tmp_path, rows, (1, 2, 3))
+    assert by_label(groups_of(tmp_path)) == dict.fromkeys(sorted(rows), ("1", "2", "3"))
+
+
+def test_two_shares_of_damage_are_two_groups(tmp_path):
+    for share in (0.5, 0.75):
+        rows = {f"{share}": {"label_damage": share}}
+        write_supervised(tmp_path, rows, (1, 2))
+    assert by_label(groups_of(tmp_path)) == {
+        "cross_entropy, damaged labels, label_damage 0.5": ("1", "2"),
+        "cross_entropy, damaged labels, label_damage 0.75": ("1", "2"),
+    }
+
+
+def write_masks(folder, root, name):
+    """The result of label maps in place of a network's predictions."""
+    path = write_result(folder, name=name, sha256=name, recorded=False, split="train")
+    content = json.loads(path.read_text())
+    content["checkpoint"]["path"] = content["opts"]["logits_dir"] = f"{root}/{name}"
+    path.write_text(json.dumps(content))
+
+
+def test_predictions_from_files_are_told_by_their_folder_and_grouped_over_seeds(tmp_path):
+    for seed in (1, 2):
+        write_masks(tmp_path, "/out", f"pseudo_masks_seed{seed}")
+        write_masks(tmp_path, "/out", f"cyclic_masks_seed{seed}")
+    write_masks(tmp_path, "/out", "theirs")
+    groups = groups_of(tmp_path)
+    assert by_label(groups) == {
+        "cyclic_masks": ("1", "2"),
+        "pseudo_masks": ("1", "2"),
+        "theirs": ("?",),
+    }
+    assert {group.facts.model for group in groups} == {"files"}
+
+
+def test_folders_of_one_name_in_two_places_are_two_groups(tmp_path):
+    for place in ("a", "b"):
+        write_masks(tmp_path / place, f"/{place}", "masks_seed1")
+    assert set(by_label(groups_of(tmp_path / "*" / "*.json"))) == {
+        "masks, test logits_dir /a/masks",
+        "masks, test logits_dir /b/masks",
+    }
+
+
+@pytest.mark.parametrize(
+    ("script", "rows", "first"),
+    [
+        ("camvid", OF_DAMAGED_LABELS, "cross_entropy, damaged labels"),
+        ("streets", OF_TAGS, "cross_entropy, pseudo labels"),
+    ],
+)
+def test_each_study_names_its_plain_training_as_the_baseline(tmp_path, script, rows, first):
+    text = (ROOT / f"scripts/urn/{script}.sh").read_text()
+    (pattern,) = re.findall(r'--baseline "(.*)"', text)
+    # Both studies also test on the training images, so labels name the data.
+    where = {"trained_on": pattern.split(", ")[1], "tested_on": pattern.split(", ")[1]}
+    write_supervised(tmp_path / "test", rows, (1, 2), split="test", **where)
+    write_supervised(tmp_path / "train", {first: rows[first]}, (1,), split="train", **where)
+    pairs, _ = pair_with_baselines(groups_of(tmp_path / "*" / "*.json"), pattern)
+    assert {one.facts.method for one, _ in pairs} == {first}
+    assert {other.facts.method for _, other in pairs} == rows.keys() - {first}

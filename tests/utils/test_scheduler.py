@@ -1,5 +1,7 @@
 """Learning-rate schedules against their formulas."""
 
+from itertools import pairwise
+
 import pytest
 import torch
 
@@ -149,3 +151,37 @@ def test_resuming_is_bit_for_bit_that_of_an_unbroken_run(policy, done):
 def test_a_restart_needs_its_epoch(restart):
     with pytest.raises(ValueError, match=f"--rlx_off_epoch, which is {restart}: give an epoch"):
         one_schedule(**{**CITYSCAPES, "restart_epoch": restart})
+
+
+VOC = {"policy": "poly_floor", "total_itrs": 20_000, "step_size": 1, "floor": 1e-4}
+
+
+def rate_at(schedule, step):
+    schedule.last_epoch = step
+    return schedule.get_lr()[0]
+
+
+def test_poly_with_a_floor_on_voc():
+    _, schedule = one_schedule(lr=0.005, **VOC)
+    assert schedule.get_last_lr() == [0.005]
+    assert rate_at(schedule, 10_000) == pytest.approx(1e-4 + 0.0049 * 0.5**0.9, rel=1e-12)
+    assert rate_at(schedule, 10_000) == pytest.approx(0.0027258, abs=5e-8)
+    seen = [rate_at(schedule, step) for step in range(20_001)]
+    assert all(later < earlier for earlier, later in pairwise(seen))
+    assert seen[-1] == rate_at(schedule, 30_000) == 1e-4
+
+
+def test_poly_with_a_floor_differs_from_poly_with_a_least_rate():
+    options = {"total_itrs": 100, "step_size": 1, "poly_exp": 2.0}
+    for step, group in enumerate(rates("poly_floor", 100, floor=0.005, **options)):
+        for found, base in zip(group, (0.01, 0.1), strict=True):
+            expected = (base - 0.005) * (1 - step / 100) ** 2 + 0.005
+            assert found == pytest.approx(expected)
+    assert rates("poly", 50, **options)[50] == pytest.approx((0.0025, 0.025))
+    assert rates("poly_floor", 100, **options)[100] == pytest.approx([1e-6, 1e-6])
+
+
+def test_a_floor_above_a_learning_rate_is_refused():
+    with pytest.raises(ValueError, match=r"--lr_floor 0\.05 is above the learning rate 0\.01 of"):
+        rates("poly_floor", 1, total_itrs=9, step_size=1, floor=0.05)
+    assert rates("poly_floor", 1, total_itrs=9, step_size=1, floor=0.01)[1][0] == 0.01

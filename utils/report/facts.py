@@ -15,9 +15,10 @@ PUBLISHED_NAME = re.compile(
     r"(?:_seed(?P<seed>\d+))?(?:_(?P<loss_type>.+))?"
 )
 KIND = re.compile(r"^(best|latest)_")
+OF_FILES = re.compile(r"(?P<files>.+?)(?:_seed(?P<seed>\d+))?")  # a folder of --logits_dir
 MOST_NAMES = 3  # of scenes, in the name of a test set
 IMPLIED = {  # what older files, which lack them, were made with
-    **{"ece_bins": 15, "pavpu_patch": 4},
+    **{"ece_bins": 15, "pavpu_patch": 4, "flag_threshold": 0.05},
     **{"head": "linear", "temperature": "none", "temperature_floor": 1e-3},
     **{"wt_bound": 1.0, "border_window": 1, "boundary_weight": 2.0, "loss_reduction": "mean"},
     **{"rlx_off_epoch": -1, "rescale": 1.0, "repoly": 1.5},
@@ -25,6 +26,8 @@ IMPLIED = {  # what older files, which lack them, were made with
     **{"fuse_heads": "logits", "fuse_weight_aux": 0.5, "upsample": "logits"},
     **{"head_norm": "bn", "droprate": 0.1, "head_init": "published"},
     **{"score_norm": "none", "odin_epsilon": 0.002},
+    **{"lr_floor": 1e-6, "underfit": "off", "underfit_beta": 0.5, "underfit_k": 0.5},
+    **{"weight_threshold": 0.05, "weighting": "threshold", "label_source": "cyclic"},
     **{"react_percentile": 90.0, "dice_percentile": 90.0},
 }
 # A network's, which a test is told, too.
@@ -34,6 +37,7 @@ TARGET_LOSSES = (  # their weights
 )
 SOURCE_ONLY = "source only"
 ANOTHER_DOMAIN = "labels of another domain"
+OWN_LOSSES = ("cam",)  # methods that read no --loss_type
 LOSS_SAYS_ALL = ("supervised", "ensemble")  # methods that need no name beside the loss
 
 
@@ -140,22 +144,34 @@ def significant(flags: Mapping[str, Any], ignored: frozenset[str] | set[str]) ->
 
 
 def training_flags(checkpoint: Mapping[str, Any], opts: Mapping[str, Any]) -> dict[str, Any]:
-    """The flags of the training; of a checkpoint that has none what its name and the test tell."""
+    """The flags of the training; of a checkpoint that has none what its name and the test tell.
+
+    Of predictions that were read from files it is what their folder is called, and its seed.
+    """
     if checkpoint.get("opts"):
         return dict(checkpoint["opts"])
+    if opts.get("logits_dir"):
+        return _told_by(OF_FILES.fullmatch(Path(opts["logits_dir"]).name))
     told = {name: opts[name] for name in OF_HEAD if name in opts}
     stem = KIND.sub("", Path(checkpoint["path"]).stem)
     match = PUBLISHED_NAME.fullmatch(stem)
     if match is None:
         return {"model": opts.get("model"), "name": stem, **told}
-    found: dict[str, Any] = {name: value for name, value in match.groupdict().items() if value}
-    found |= told
+    return _told_by(match) | told
+
+
+def _told_by(match: re.Match[str] | None) -> dict[str, Any]:
+    """The flags in a name."""
+    groups = match.groupdict() if match else {}
+    found: dict[str, Any] = {name: value for name, value in groups.items() if value}
     seed = found.pop("seed", None)
     return {**found, "random_seed": int(seed)} if seed else found
 
 
 def model_of(opts: Mapping[str, Any], trained: list[dict[str, Any]]) -> str:
-    """The model's name, followed by those of its members."""
+    """The model's name, followed by those of its members; ``files`` where there was no network."""
+    if opts.get("logits_dir"):
+        return "files"
     name = str(opts.get("model") or trained[0].get("model") or "unknown model")
     members = [flags.get("model") for flags in trained] if len(trained) > 1 else []
     if name == "ensemble":
@@ -193,20 +209,43 @@ def adaptation_of(flags: Mapping[str, Any]) -> str:
 def method_of(flags: Mapping[str, Any]) -> str:
     """The loss, after the method where the loss alone does not describe the training.
 
-    A class head other than the linear one without a temperature follows.
+    A class head other than the linear one without a temperature follows, then the supervision.
+    Of files it is what their folder is called.
     """
-    if adaptation := adaptation_of(flags):
-        return adaptation
+    if special := flags.get("files") or adaptation_of(flags):
+        return str(special)
     method, loss = flags.get("method"), flags.get("loss_type")
     own = method if method not in (None, *LOSS_SAYS_ALL) else None
+    loss = None if method in OWN_LOSSES else loss
     head, temperature = (flags.get(name, IMPLIED[name]) for name in ("head", "temperature"))
     return ", ".join(
         [
             words(own, loss) or "loss not recorded",
             *([head] if head != IMPLIED["head"] else []),
             *([f"{temperature} temperature"] if temperature != IMPLIED["temperature"] else []),
+            *supervision_of(flags),
         ]
     )
+
+
+def supervision_of(flags: Mapping[str, Any]) -> list[str]:
+    """Labels, weights and pretended under-fitting, where they are not those of every training."""
+    weighted = flags.get("weight_dir") is not None
+    told = []
+    if weighted and flags.get("label_source") == "cyclic":
+        told.append("cyclic masks")
+    elif flags.get("pseudo_dir") is not None:
+        told.append("pseudo labels")
+    elif flags.get("label_damage") is not None:
+        told.append("damaged labels")
+    underfit = flags.get("underfit", IMPLIED["underfit"])
+    if underfit != IMPLIED["underfit"]:
+        told.append(f"{underfit} at {flags['underfit_k']:g}")
+    if weighted and flags.get("weighting") == "linear":
+        told.append("linear weights")
+    elif weighted and flags["weight_threshold"] < 1:
+        told.append(f"weights {flags['weight_threshold']:g} and 1")
+    return told
 
 
 def trained_on(flags: Mapping[str, Any]) -> str:

@@ -1,8 +1,8 @@
 """The reliability numbers of a result: where they stand and what they are called.
 
 A part of a result (the whole, a data set, a condition, a member) may hold ``calibration``,
-``misclassification``, ``pavpu``, ``ood`` and ``components``, the last four by score, and
-``meta_classification``; the whole also ``image_ood``.
+``misclassification``, ``pavpu``, ``flagged``, ``ood`` and ``components``, the last five by score,
+and ``meta_classification``; the whole also ``image_ood``.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 BY_SCORE = ("ood", "components")  # of unknown objects: a table each, a row for each score
 META = "meta_classification"
-KINDS = ("calibration", "misclassification", "pavpu", *BY_SCORE, META)
+KINDS = ("calibration", "misclassification", "pavpu", "flagged", *BY_SCORE, META)
 COUNTS = frozenset({"pixels", "ood_pixels", "images", "patches", "gt_components"})
 ORIGINAL = "_original"  # ends the names of variants as published
 
@@ -62,6 +62,12 @@ COLUMNS = {
         Column("uncertain_given_inaccurate", "uncertain\nif inaccurate, %"),
         Column("pavpu", "PAvPU\n%"),
     ),
+    "flagged": (
+        Column("share", "flagged\n%"),
+        Column("inside", "wrong if\nflagged, %"),
+        Column("outside", "wrong\notherwise, %"),
+        Column("times", "times\nas often", 1),
+    ),
     "ood": (
         Column("auroc", "AUROC\n%"),
         Column("aupr_out", "AUPR\nout, %"),
@@ -101,13 +107,16 @@ TITLES = {
     "calibration": "Calibration",
     "misclassification": "Misclassification",
     "pavpu": "Accuracy and uncertainty of patches",
+    "flagged": "Errors among the flagged pixels",
     "ood": "Out of distribution, pixels",
     "components": "Out of distribution, objects",
     META: "Meta classification of false alarms",
     "image_ood": "Out of distribution, images",
 }
 # Some have their numbers under their own name, the others one level deeper for each score.
-TABLES = re.compile(rf"calibration|(?:misclassification|pavpu)\.[^.]+|{META}|image_ood\.[^.]+\..+")
+TABLES = re.compile(
+    rf"calibration|(?:misclassification|pavpu|flagged)\.[^.]+|{META}|image_ood\.[^.]+\..+"
+)
 
 
 def conditions_of(results: Mapping[str, Any]) -> dict[str, Any]:

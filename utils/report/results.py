@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -249,6 +250,8 @@ def _flags(
     calibrator = content.get("calibrator")
     if calibrator:
         tested.pop("calibrator", None)  # the path of a file that every seed has of its own
+    if "logits_dir" in tested:
+        tested["logits_dir"] = _without_seed(tested["logits_dir"])
     if "eval_on" in tested:
         tested["eval_on"] = [_without_root(part) for part in tested["eval_on"]]
     flags = {f"test {name}": value for name, value in tested.items()}
@@ -264,3 +267,8 @@ def _flags(
 def _without_root(part: str) -> str:
     """A part of ``--eval_on`` without the folder of its data."""
     return ",".join(word for word in part.split(",") if not word.startswith("root="))
+
+
+def _without_seed(folder: str) -> str:
+    """A folder's path up to the seed that its name ends with."""
+    return re.sub(r"_seed\d+/?$", "", folder)
