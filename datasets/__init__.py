@@ -10,6 +10,7 @@ from datasets.acdc import ACDC
 from datasets.base import SegDataset
 from datasets.camvid import CamVid
 from datasets.cityscapes import Cityscapes
+from datasets.coco import COCO14
 from datasets.folder import Folder
 from datasets.gta5 import GTA5
 from datasets.idd import IDD
@@ -19,7 +20,7 @@ from datasets.mapillary import Mapillary
 from datasets.road_anomaly import RoadAnomaly
 from datasets.robotcar import CityscapesRobotCar, RobotCar
 from datasets.smiyc import SMIYCAnomaly, SMIYCObstacle
-from datasets.streets import Streets, StreetsObstacles
+from datasets.streets import Streets, StreetsObjects, StreetsObstacles
 from datasets.synthia import SYNTHIA
 from datasets.transforms import Transform
 from datasets.voc import VOC
@@ -27,7 +28,8 @@ from datasets.voc import VOC
 DATASETS: dict[str, type[SegDataset]] = {
     kind.name: kind
     for kind in (
-        *(Streets, Cityscapes, ACDC, IDD, Mapillary, VOC, Kvasir, CamVid, Folder),
+        *(Streets, Cityscapes, ACDC, IDD, Mapillary, CamVid, Folder),
+        *(VOC, COCO14, Kvasir, StreetsObjects),
         *(GTA5, SYNTHIA, RobotCar, CityscapesRobotCar),
         *(StreetsObstacles, LostAndFound, RoadAnomaly, SMIYCAnomaly, SMIYCObstacle),
     )

@@ -16,13 +16,15 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from torchvision import tv_tensors
 
+from datasets.additions import label_from, of_size
 from datasets.appearance import Appearance, as_seen, joint_fingerprint
 from datasets.cache import ArrayCache
+from datasets.damage import DamagedLabels, damaged_fingerprint
 from datasets.files import image_size, read_ids, read_image
+from datasets.fingerprints import files_fingerprint
 from datasets.items import (
     Item,
     SampleKey,
-    by,
     choose_scenes,
     refuse_other_size,
     refuse_repeated_ids,
@@ -32,7 +34,6 @@ from datasets.samples import Sample
 from datasets.split_files import SplitFiles
 from datasets.taxonomy import SegClass, names_of, palette_of, same_ids
 from datasets.transforms import Transform
-from utils.types import IGNORE_INDEX
 
 
 class SegDataset(SplitFiles, Dataset[Sample]):
@@ -47,6 +48,7 @@ class SegDataset(SplitFiles, Dataset[Sample]):
         usual_ood_ids: raw ids that papers take for unknown objects.
         component_sizes: fewest pixels of a predicted and of a true object in the metric components.
         unannotated: classes that its scenes have and its labels never show.
+        background: train id of what is no object; None where every class is one.
         defaults: flag values that suit it, by flag name.
         classes: name and colour, in the order of the train ids.
         train_ids: raw id in a label file -> train id or 255 for void.
@@ -62,6 +64,7 @@ class SegDataset(SplitFiles, Dataset[Sample]):
         cache: folder for decoded, resized arrays (see ``datasets.cache``); None decodes each time.
         weight: the weight map of an item as it is listed, (H, W) float32, at the label's native
             size or that after the transform's resize.
+        tags: which classes the image of an item shows, (C,) float32 in {0, 1}: ``image_labels``.
         scenes: keep the items of these scenes only; None: all.
         ood_ids: raw ids out of distribution: samples have "ood", 1 there, 0 for classes, else 255.
         appearance: changes each image after cache and resize, before the random transforms.
@@ -69,6 +72,7 @@ class SegDataset(SplitFiles, Dataset[Sample]):
         label_source: train ids (H, W) uint8 of an item as it is listed, at the image's native
             size, which take the place of the label files; they are not needed then.
         classes: those of ``label_source``, or of nothing if there are no labels at all.
+        damage: changes the labels of the files on purpose, before the transform.
 
     Raises:
         ValueError: for an unknown split or scene, missing folders, images and labels that do not
@@ -79,6 +83,7 @@ class SegDataset(SplitFiles, Dataset[Sample]):
     usual_ood_ids: ClassVar[tuple[int, ...]] = ()
     component_sizes: ClassVar[tuple[int, int]] = (0, 0)
     unannotated: ClassVar[frozenset[str]] = frozenset()
+    background: ClassVar[int | None] = None
     defaults: ClassVar[dict[str, Any]] = {}
     classes: tuple[SegClass, ...] = ()
     train_ids: Mapping[int, int] = {}
@@ -93,12 +98,14 @@ class SegDataset(SplitFiles, Dataset[Sample]):
         seed: int = 0,
         cache: Path | str | None = None,
         weight: Callable[[Item], Tensor] | None = None,
+        tags: Callable[[Item], Tensor] | None = None,
         scenes: Iterable[str] | None = None,
         ood_ids: Iterable[int] = (),
         appearance: Appearance | None = None,
         labelled: bool = True,
         label_source: Callable[[Item], Tensor] | None = None,
         classes: tuple[SegClass, ...] | None = None,
+        damage: DamagedLabels | None = None,
     ) -> None:
         self.root = Path(root or ".")
         self.split = split
@@ -106,12 +113,15 @@ class SegDataset(SplitFiles, Dataset[Sample]):
         self.seed = seed
         self.cache_dir = Path(cache) if cache is not None else None
         self.weight = weight
+        self.tags = tags
         self.scenes = None if scenes is None else tuple(scenes)
         self.ood_ids = tuple(ood_ids)
         self.appearance = appearance
         self.label_source = label_source
         self.reads_labels = labelled and label_source is None
         assert classes is None or not self.reads_labels
+        assert damage is None or self.reads_labels, "only labels of files are damaged"
+        self.damage = damage
         self._cached: ArrayCache | None = None
         self.check_split(self.splits)
         self.originals = self.files()
@@ -193,16 +203,7 @@ class SegDataset(SplitFiles, Dataset[Sample]):
         Raises:
             ValueError: if the label has another size than the image.
         """
-        item, size = self.originals[index], self.native_size(index)
-        if self.label_source is None:
-            return torch.full(size, IGNORE_INDEX, dtype=torch.uint8)
-        label = self.label_source(item)
-        if tuple(label.shape) != size:
-            raise ValueError(
-                f"the label given for {item.id} has {by(label.shape)} pixels, its image"
-                f" {item.image or item.id} has {by(size)} (rows x columns): make it anew"
-            )
-        return label
+        return label_from(self.label_source, self.originals[index], self.native_size(index))
 
     def encode_label(self, raw: Tensor, path: Path) -> Tensor:
         """Map raw ids (H, W) uint8 to train ids.
@@ -231,8 +232,9 @@ class SegDataset(SplitFiles, Dataset[Sample]):
         return frozenset(f"{self.name}/{item.id}" for item in self.originals)
 
     def fingerprint(self) -> str:
-        """SHA-256 over what the samples follow from: the files and the appearance."""
-        return joint_fingerprint(self.content_fingerprint(), self.appearance)
+        """SHA-256 over what the samples follow from: files, damage to labels and appearance."""
+        content = damaged_fingerprint(self.content_fingerprint(), self.damage)
+        return joint_fingerprint(content, self.appearance)
 
     def content_fingerprint(self) -> str:
         """SHA-256 over the split and the relative path and size of every file."""
@@ -240,15 +242,12 @@ class SegDataset(SplitFiles, Dataset[Sample]):
 
     @cached_property
     def _fingerprint(self) -> str:
-        digest = hashlib.sha256(f"{self.name} {self.split}\n".encode())
-        for path in self._paths():
-            relative = path.relative_to(self.root) if path.is_relative_to(self.root) else path
-            digest.update(f"{relative.as_posix()} {path.stat().st_size}\n".encode())
-        return digest.hexdigest()
+        return files_fingerprint(f"{self.name} {self.split}", self._paths(), self.root)
 
     def content_key(self) -> str:
-        """16 hex digits that change with the files, their dates and the label map."""
-        content: list[Any] = [self.content_fingerprint(), sorted(self.train_ids.items())]
+        """16 hex digits that change with the files, their dates, the label map and the damage."""
+        fingerprint = damaged_fingerprint(self.content_fingerprint(), self.damage)
+        content: list[Any] = [fingerprint, sorted(self.train_ids.items())]
         content += [path.stat().st_mtime_ns for path in self._paths()]
         content += ["images alone"] * (not self.reads_labels)
         return hashlib.sha256(repr(content).encode()).hexdigest()[:16]
@@ -264,8 +263,10 @@ class SegDataset(SplitFiles, Dataset[Sample]):
         self._cached = ArrayCache.open(self.cache_dir, name, len(self), self._resized)
 
     def _resized(self, index: int) -> tuple[Tensor, Tensor]:
-        """Image and train ids after the transform's resize."""
+        """Image and train ids, damaged if they are to be, after the transform's resize."""
         image, label = self.read(index)
+        if self.damage is not None:
+            label = self.damage(label, self.originals[index].id, self.background)
         return self.transform.resize_image(image), self.transform.resize_map(label)
 
     def __getitem__(self, key: int | SampleKey) -> Sample:
@@ -292,20 +293,13 @@ class SegDataset(SplitFiles, Dataset[Sample]):
             condition=item.condition,
         )
         if self.weight is not None:
-            sample["weight"] = tv_tensors.Mask(self._weight_of(self.originals[index], label))
+            weight = self.transform.resize_map(self.weight(self.originals[index]).float())
+            sample["weight"] = tv_tensors.Mask(of_size(weight, label, item))
+        if self.tags is not None:
+            sample["image_labels"] = self.tags(self.originals[index])
         if self._ood_table is not None:
             sample["ood"] = tv_tensors.Mask(self._ood_of(index, self._ood_table))
         return self.transform.randomise(sample, key.generator(self.seed), key.centre)
-
-    def _weight_of(self, item: Item, label: Tensor) -> Tensor:
-        assert self.weight is not None
-        weight = self.transform.resize_map(self.weight(item).to(torch.float32))
-        if weight.shape != label.shape:
-            raise ValueError(
-                f"the weight map of {item.id} has {by(weight.shape)} pixels, "
-                f"its label {by(label.shape)}"
-            )
-        return weight
 
     def ood_table(self) -> NDArray[np.uint8] | None:
         """(256,) uint8: 1 for ids out of distribution, 0 for ids of classes, else 255; or None."""

@@ -117,6 +117,26 @@ def middle_window(length: int, scaled: int, total: int) -> Window:
     return _window(length, scaled, max(0, scaled - total) // 2, total)
 
 
+def whole_axis(length: int, scaled: int) -> Window:
+    """All of an axis that is scaled to a length."""
+    return Window(length, scaled, 0, scaled, 0, scaled)
+
+
+def random_part(whole: Window, total: int, rng: np.random.Generator) -> Window:
+    """A part of ``total`` pixels at a random place of a whole axis; all of one that is shorter."""
+    shown = min(whole.scaled, total)
+    start = int(rng.integers(0, whole.scaled - shown + 1))
+    return whole._replace(start=start, shown=shown, total=shown)
+
+
+def placed_window(length: int, total: int, rng: np.random.Generator) -> Window:
+    """A window of ``total`` pixels at a random place; a shorter axis at a random place in it."""
+    shown = min(length, total)
+    start = int(rng.integers(0, length - shown + 1))
+    before = int(rng.integers(0, total - shown + 1))
+    return Window(length, length, start, shown, before, total)
+
+
 def _window(length: int, scaled: int, start: int, total: int) -> Window:
     shown = min(scaled, total)
     return Window(length, scaled, start, shown, (total - shown) // 2, total)
@@ -141,6 +161,26 @@ def cut_map(values: Tensor, rows: Window, columns: Window) -> Tensor:
     fill = 0 if values.is_floating_point() else IGNORE_INDEX
     part = values.numpy()[rows.nearest()][:, columns.nearest()]
     return torch.from_numpy(_padded(part, rows, columns, fill))
+
+
+def pad_image(image: Tensor, size: Size) -> Tensor:
+    """Fill (3, h, w) uint8 up to (3, H, W) below and on the right with the ImageNet mean."""
+    colour = torch.from_numpy(_MEAN_PIXEL).view(3, 1, 1)
+    return _corner(image, colour.expand(3, *size))
+
+
+def pad_map(values: Tensor, size: Size) -> Tensor:
+    """Fill (h, w) up to (H, W) below and on the right with void (floats: with 1)."""
+    fill = 1 if values.is_floating_point() else IGNORE_INDEX
+    return _corner(values, values.new_full(size, fill))
+
+
+def _corner(values: Tensor, background: Tensor) -> Tensor:
+    """The values in the upper left corner of a background that is not smaller."""
+    height, width = values.shape[-2:]
+    padded = background.clone(memory_format=torch.contiguous_format)
+    padded[..., :height, :width] = values
+    return padded
 
 
 def _resample(

@@ -22,6 +22,7 @@ class Kvasir(SegDataset):
     """
 
     name = "kvasir"
+    background = 0
     defaults: ClassVar[dict[str, Any]] = {"crop_size": (352, 352), "train_transform": "resize"}
     layout = """\
   images/cju0qkwl35piu0993l0dewei2.jpg ...

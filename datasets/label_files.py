@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from datasets.files import read_ids
 from datasets.png_files import (
     DamagedMapError,
     Size,
@@ -20,6 +21,7 @@ from datasets.png_files import (
     decode_png,
     encode_png,
     inspect_png,
+    refuse_damaged_png,
 )
 from utils.types import IGNORE_INDEX
 
@@ -64,6 +66,17 @@ def decode_score(content: bytes) -> NDArray[np.uint8]:
         DamagedMapError: if a byte is missing or changed, or it is no such file.
     """
     return decode_png(content, inspect_score(content), np.uint8)
+
+
+def read_other_label(path: Path) -> NDArray[np.uint8]:
+    """The values (H, W) of another program's label: a grey PNG, or the indices of a palette PNG.
+
+    Raises:
+        DamagedMapError: if a byte is missing or changed, or it is no PNG file.
+        ValueError: if it is coloured, naming the file.
+    """
+    refuse_damaged_png(path.read_bytes())  # decoders pass over some wrong bytes
+    return read_ids(path)
 
 
 def inspect_label(content: bytes) -> tuple[Size, int | None]:

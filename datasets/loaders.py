@@ -215,6 +215,6 @@ def collate(samples: Sequence[Sample | ValueError]) -> Batch | ValueError:
     }
     images = torch.stack([plain(sample["image"]).permute(1, 2, 0) for sample in good])
     batch["image"] = images.permute(0, 3, 1, 2)
-    for key in {"label", "weight", "ood"} & good[0].keys():
+    for key in {"label", "weight", "ood", "image_labels"} & good[0].keys():
         batch[key] = torch.stack([plain(sample[key]) for sample in good])
     return cast(Batch, batch)

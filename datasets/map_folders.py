@@ -18,6 +18,7 @@ from datasets.base import SegDataset
 from datasets.items import Item, by, safe_name
 from datasets.parallel import threaded
 from datasets.png_files import DamagedMapError, Size
+from datasets.taxonomy import SegClass
 
 Content = TypeVar("Content")
 
@@ -106,6 +107,26 @@ def read_manifest(directory: Path, kind: MapKind) -> dict[str, Any] | None:
             f" --{kind.folder_flag}"
         )
     return manifest
+
+
+def classes_of(manifest: dict[str, Any], path: Path, kind: MapKind) -> tuple[SegClass, ...]:
+    """The classes that a manifest names, in the order of their train ids.
+
+    Args:
+        manifest: of maps of classes.
+        path: of the manifest, for messages.
+        kind: of the maps.
+
+    Raises:
+        ValueError: if it names none.
+    """
+    try:
+        return tuple(SegClass(one["name"], tuple(one["colour"])) for one in manifest["classes"])
+    except (KeyError, TypeError, ValueError):
+        raise ValueError(
+            f"{path} is damaged (no classes): delete it and remake the {kind.short} with"
+            " --overwrite"
+        ) from None
 
 
 def origin(kind: MapKind, dataset: SegDataset) -> dict[str, Any]:

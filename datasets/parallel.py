@@ -13,15 +13,28 @@ from utils.log import progress
 Result = TypeVar("Result")
 
 
-def threaded(function: Callable[[int], Result], count: int, title: str) -> Iterator[Result]:
+def threaded(
+    function: Callable[[int], Result],
+    count: int,
+    title: str,
+    *,
+    workers: int | None = None,
+    initializer: Callable[[], object] | None = None,
+) -> Iterator[Result]:
     """Yield ``function(0)`` to ``function(count - 1)`` in order, with a progress bar.
 
-    One thread per core that this process may use; only a few results are held at a time,
-    however slow the consumer is.
+    Only a few results are held at a time, however slow the consumer is.
+
+    Args:
+        function: of an index.
+        count: of indices.
+        title: of the progress bar.
+        workers: how many threads; None for one per core that this process may use.
+        initializer: called once in every thread.
     """
-    num_threads = len(os.sched_getaffinity(0))
+    num_threads = workers or len(os.sched_getaffinity(0))
     pending: deque[Future[Result]] = deque()
-    with ThreadPoolExecutor(num_threads) as pool:
+    with ThreadPoolExecutor(num_threads, initializer=initializer) as pool:
         try:
             for index in progress(range(count), desc=title):
                 while len(pending) < 2 * num_threads and index + len(pending) < count:

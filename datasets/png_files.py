@@ -83,6 +83,17 @@ def inspect_png(content: bytes, depth: int, noun: str) -> tuple[Size, bytes]:
     return (height, width), chunks[1][1] if kinds[1] == b"tEXt" else b""
 
 
+def refuse_damaged_png(content: bytes) -> None:
+    """Check every byte of a PNG file of any kind and program; nothing is decoded.
+
+    Raises:
+        DamagedMapError: if a byte is missing or changed, or it is no PNG file.
+    """
+    kinds = [kind for kind, _ in _chunks(content)]
+    if kinds[:1] != [b"IHDR"] or kinds[-1] != b"IEND":
+        raise DamagedMapError("it is truncated or no PNG file")
+
+
 def begins_with(path: Path, keyword: bytes) -> bool:
     """Whether a file begins as those of ``encode_png`` with such a text do."""
     with path.open("rb") as file:

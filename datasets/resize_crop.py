@@ -8,7 +8,7 @@ import numpy as np
 from torch import Tensor
 
 from datasets.auto_augment import auto_augment
-from datasets.crops import Size, Window, cut_image, cut_map
+from datasets.crops import Size, Window, cut_image, cut_map, random_part, whole_axis
 from datasets.items import by
 from datasets.samples import Sample, map_parts, plain
 
@@ -53,7 +53,7 @@ class RandomResizeCrop:
         if self.input_size is None:
             refuse_small(self.size, (height, width), factor, f"{sample['id']} as it is scaled")
         rows, columns = (
-            _whole(length, round(side * factor))
+            whole_axis(length, round(side * factor))
             for length, side in zip(label.shape, (height, width), strict=True)
         )
         coloured = None
@@ -76,7 +76,7 @@ class RandomResizeCrop:
     ) -> tuple[Window, Window]:
         """The first crop that shows enough values of the label (H, W), or the last one tried."""
         for _ in range(_TRIES):
-            part = (_part(rows, self.size[0], rng), _part(columns, self.size[1], rng))
+            part = random_part(rows, self.size[0], rng), random_part(columns, self.size[1], rng)
             if self.crop_classes == 0:
                 break
             shown = np.bincount(cut_map(label, *part).numpy().ravel(), minlength=256)
@@ -97,14 +97,3 @@ def refuse_small(crop: Size, size: Size, factor: float, what: str) -> None:
             f"a crop of {by(crop)} does not fit into {what}, {by(scaled)}, which is {by(size)}"
             f" times {factor:g} (rows x columns)"
         )
-
-
-def _whole(length: int, scaled: int) -> Window:
-    """All of an axis that is scaled to a length."""
-    return Window(length, scaled, 0, scaled, 0, scaled)
-
-
-def _part(whole: Window, total: int, rng: np.random.Generator) -> Window:
-    """A window at a random place of a scaled axis."""
-    start = int(rng.integers(0, whole.scaled - total + 1))
-    return whole._replace(start=start, shown=total, total=total)

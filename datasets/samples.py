@@ -17,6 +17,7 @@ class Sample(TypedDict, total=False):
     label: tv_tensors.Mask  # (H, W), uint8, void 255
     weight: tv_tensors.Mask  # (H, W), float32; absent without weight maps
     ood: tv_tensors.Mask  # (H, W), uint8: 0 class, 1 out of distribution, 255 neither; or absent
+    image_labels: Tensor  # (C,), float32, 1 where the class is in the image; absent without tags
     id: str
     dataset: str
     scene: str

@@ -14,8 +14,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from datasets.base import SegDataset, by, refuse_other_size
+from datasets.base import SegDataset
 from datasets.files import image_size, locked, read_image
+from datasets.items import by, refuse_other_size
 from datasets.labels import ranges
 from datasets.parallel import threaded
 from utils.files import write_json

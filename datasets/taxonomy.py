@@ -61,6 +61,25 @@ ROAD_TRAIN_IDS = MappingProxyType(
 )
 
 
+# Background and the road users of ROAD, whose train ids keep their order.
+_ROAD_USERS = ("person", "rider", "car", "truck", "bus", "train", "motorcycle", "bicycle")
+STREET_OBJECTS = (
+    SegClass("background", (0, 0, 0)),
+    *(entry for entry in ROAD if entry.name in _ROAD_USERS),
+)
+
+# Label id -> train id of STREET_OBJECTS: furniture without a class (4, 5) is background, too; the
+# ego vehicle and what Cityscapes leaves out stay void.
+STREET_OBJECTS_TRAIN_IDS = MappingProxyType(
+    dict.fromkeys((*range(34), IGNORE_INDEX), IGNORE_INDEX)
+    | dict.fromkeys((4, 5, *ROAD_LABEL_IDS), 0)
+    | {
+        label: 1 + _ROAD_USERS.index(entry.name)
+        for label, entry in zip(ROAD_LABEL_IDS, ROAD, strict=True)
+        if entry.name in _ROAD_USERS
+    }
+)
+
 # Level-3 id of India Driving Dataset -> train id; terrain and train have none, and what it calls
 # autorickshaw (8), guard rail (16), billboard (17) or bridge (23) is no class of ROAD.
 IDD_LEVEL3_TRAIN_IDS = MappingProxyType(

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -16,26 +16,21 @@ from torchvision.transforms.v2 import functional
 
 from datasets.crops import (
     IMAGENET_MEAN,
-    ScaleFilter,
     Size,
-    cut_image,
-    cut_map,
     middle_of_image,
     middle_of_map,
-    random_window,
     resize_image,
     resize_map,
 )
+from datasets.cuts import CutSettings, Kind, build_cut
 from datasets.items import by
-from datasets.photometric import adjust_colours, bilateral_blur, gaussian_blur
+from datasets.photometric import Blur, ColourJitter, PhotometricDistortion, RandomBlur
 from datasets.resize_crop import RandomResizeCrop
-from datasets.samples import RandomTransform, Sample, map_parts, plain, with_image
+from datasets.samples import RandomTransform, Sample, map_parts
 
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
-Kind = Literal["resize", "scale_crop", "resize_crop"]
 Fit = Literal["stretch", "middle"]
-Blur = Literal["none", "gaussian", "bilateral"]
 
 
 @dataclass(frozen=True)
@@ -102,57 +97,53 @@ class Transform:
         return sample
 
 
-def train_transform(  # noqa: PLR0913 - one keyword for each flag
+def train_transform(
     kind: Kind,
     size: Size,
     *,
     flip: float = 0.0,
     colour_jitter: float = 0.0,
-    scale_range: tuple[float, float] = (0.5, 2.0),
-    scale_filter: ScaleFilter = "bilinear",
     hue: float = 0.0,
+    distortion: bool = False,
     blur: Blur = "none",
-    input_size: Size | None = None,
-    crop_classes: int = 0,
-    autoaug: bool = False,
+    **settings: Any,
 ) -> Transform:
-    """The training transform: resize or crop, then colours, flip and blur.
+    """The training transform: resize or crop, then colours, flip and blur, then padding if any.
 
     Args:
         kind: ``resize`` brings every image to ``size`` and does not keep the aspect ratio;
-            ``scale_crop`` scales at random within ``scale_range`` and cuts ``size`` out at random;
-            ``resize_crop`` resizes to ``input_size`` times a factor within ``scale_range`` and
-            cuts ``size`` out at random (see ``RandomResizeCrop``).
+            ``scale_crop`` scales at random and cuts ``size`` out (``RandomScaleCrop``);
+            ``resize_crop`` resizes to a fixed size times a random factor before
+            (``RandomResizeCrop``); ``fit_crop`` keeps the aspect ratio and avoids crops of one
+            class (``FitCrop``); ``long_side_crop`` draws the longer side (``RandomLongSide``);
+            ``multi_crop`` stretches boxes and labels them (``MultiCrop``).
         size: (H, W) of every sample.
         flip: probability of a horizontal flip.
         colour_jitter: strength s; brightness, contrast and saturation factors lie in [1-s, 1+s].
-        scale_range: least and greatest scale.
-        scale_filter: how ``scale_crop`` resamples the image, with antialiasing.
         hue: strength a in [0, 0.5]; the hue moves by up to a of its circle, as one of the colour
             jitter's adjustments, whose order is random.
+        distortion: whether colours are changed as by ``PhotometricDistortion``.
         blur: of every image: ``gaussian`` with sigma in [0.15, 1.3] pixels, or ``bilateral`` with
             sigma in [0.05, 0.75].
-        input_size: (H, W) that ``resize_crop`` starts from; None for each image's own size.
-        crop_classes: of ``resize_crop``: it tries to show more label values than these.
-        autoaug: of ``resize_crop``: whether AutoAugment changes the colours.
+        settings: of ``CutSettings``.
 
     Raises:
-        ValueError: if an argument is out of range, or a crop larger than the smallest resize.
+        ValueError: if an argument is out of range, a crop larger than the smallest resize, or
+            ``multi_crop`` has no heat maps or is not square.
     """
-    _refuse_out_of_range(size, flip, colour_jitter, hue, scale_range)
-    random: list[RandomTransform] = []
-    if kind == "scale_crop":
-        random.append(RandomScaleCrop(size, scale_range, scale_filter))
-    if kind == "resize_crop":
-        cut = RandomResizeCrop(size, input_size, scale_range, crop_classes, autoaug)
-        random.append(cut)
+    chosen = CutSettings(**settings)
+    _refuse_out_of_range(size, flip, colour_jitter, hue, chosen.scale_range)
+    first, last = build_cut(kind, size, chosen)
+    random = list(first)
     if colour_jitter or hue:
         random.append(ColourJitter(colour_jitter, hue))
+    if distortion:
+        random.append(PhotometricDistortion())
     if flip:
         random.append(RandomFlip(flip))
     if blur != "none":
         random.append(RandomBlur(blur))
-    return Transform(size if kind == "resize" else None, tuple(random))
+    return Transform(size if kind == "resize" else None, (*random, *last))
 
 
 def _refuse_out_of_range(
@@ -225,72 +216,6 @@ class RandomFlip:
         if rng.random() >= self.probability:
             return sample
         return map_parts(sample, functional.horizontal_flip, functional.horizontal_flip)
-
-
-@dataclass(frozen=True)
-class ColourJitter:
-    """Change brightness, contrast and saturation, and the hue if asked to, in random order.
-
-    Attributes:
-        strength: s; the factors lie in [1-s, 1+s].
-        hue: a; the hue's shift lies in [-a, a] of its circle. 0 leaves that step out.
-    """
-
-    strength: float = 0.5
-    hue: float = 0.0
-
-    def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
-        """Change the image; label and weight map stay."""
-        amounts = rng.uniform(max(0.0, 1 - self.strength), 1 + self.strength, size=3).tolist()
-        if self.hue:
-            amounts.append(rng.uniform(-self.hue, self.hue))
-        order = rng.permutation(len(amounts)).tolist()
-        return with_image(sample, adjust_colours(sample["image"], amounts, order))
-
-
-@dataclass(frozen=True)
-class RandomBlur:
-    """Blur every image, by a sigma that is uniform within limits (those of AbeT's training)."""
-
-    kind: Blur
-
-    def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
-        """Change the image; label and weight map stay."""
-        image = plain(sample["image"])
-        if self.kind == "gaussian":
-            return with_image(sample, gaussian_blur(image, 0.15 + 1.15 * rng.random()))
-        return with_image(sample, bilateral_blur(image, rng.uniform(0.05, 0.75)))
-
-
-@dataclass(frozen=True)
-class RandomScaleCrop:
-    """Scale by a random factor, pad what is too small, cut a random window out.
-
-    The padding is the ImageNet mean, void, and weight 0. If the sample has a ``centre``, the
-    window shows that pixel.
-
-    Attributes:
-        size: (H, W) of the window.
-        scale_range: the scale is uniform between the two.
-        scale_filter: how the image is resampled.
-    """
-
-    size: Size
-    scale_range: tuple[float, float] = (0.5, 2.0)
-    scale_filter: ScaleFilter = "bilinear"
-
-    def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
-        """Cut the same window out of every part."""
-        height, width = sample["label"].shape[-2:]
-        x, y = sample.get("centre", (None, None))
-        scale = rng.uniform(*self.scale_range)
-        rows = random_window(height, scale, self.size[0], rng, y)
-        columns = random_window(width, scale, self.size[1], rng, x)
-        return map_parts(
-            sample,
-            lambda image: cut_image(image, rows, columns, self.scale_filter),
-            lambda values: cut_map(values, rows, columns),
-        )
 
 
 def normalize(images: Tensor) -> Tensor:

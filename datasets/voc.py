@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -9,6 +10,7 @@ from torchvision.datasets import VOCSegmentation
 
 from datasets.base import Item, SegDataset
 from datasets.files import locked
+from datasets.id_lists import read_id_list
 from datasets.taxonomy import VOC as VOC_CLASSES
 from datasets.taxonomy import VOC_TRAIN_IDS
 
@@ -19,8 +21,9 @@ _LISTS_2012_AUG = ("train_aug.txt", "trainaug.txt")
 class VOC(SegDataset):
     """Pascal VOC segmentation, images of about 500x375 pixels.
 
-    ``2012_aug`` trains on the 10,582 images of ``train_aug.txt`` with the labels in
-    ``SegmentationClassAug``; its other splits are those of 2012.
+    ``2012_aug`` trains on the 10,582 images of ``trainaug.txt`` with the labels in
+    ``SegmentationClassAug``, which need not be there where labels are not read or come from
+    elsewhere; its other splits are those of 2012.
 
     Args:
         root: holds ``VOCdevkit/VOC<year>``, or is one of these two folders.
@@ -34,14 +37,16 @@ class VOC(SegDataset):
     """
 
     name = "voc"
+    background = 0
     splits = ("train", "val", "trainval", "test")
     defaults: ClassVar[dict[str, Any]] = {"crop_size": (513, 513), "train_transform": "scale_crop"}
     layout = """\
   VOCdevkit/VOC2012/JPEGImages/2007_000032.jpg ...
   VOCdevkit/VOC2012/SegmentationClass/2007_000032.png ...
   VOCdevkit/VOC2012/ImageSets/Segmentation/train.txt, val.txt, trainval.txt
-  2012_aug also: VOCdevkit/VOC2012/SegmentationClassAug/*.png and train_aug.txt (in the root or
-  in ImageSets/Segmentation)"""
+  2012_aug also: VOCdevkit/VOC2012/SegmentationClassAug/*.png and trainaug.txt or train_aug.txt
+  (in the root or in ImageSets/Segmentation)
+  --image_tags xml also: VOCdevkit/VOC2012/Annotations/2007_000032.xml ..."""
     classes = VOC_CLASSES
     train_ids = VOC_TRAIN_IDS
 
@@ -68,21 +73,11 @@ class VOC(SegDataset):
         list_file = self._augmented_list(folder) if augmented else self._list(folder)
         images = folder / "JPEGImages"
         labels = folder / ("SegmentationClassAug" if augmented else "SegmentationClass")
-        image_paths, label_paths = self.images_in(images), self.labels_in(labels)
-        items = []
-        for line in list_file.read_text().splitlines():
-            if not line.strip():
-                continue
-            name = Path(line.split()[0]).stem  # some lists name the two files instead
-            for kind, paths, where in (
-                ("image", image_paths, images),
-                ("label", label_paths, labels),
-            ):
-                if paths is not None and name not in paths:
-                    raise ValueError(f"{list_file} lists {name}, but {where} has no such {kind}")
-            label = None if label_paths is None else label_paths[name]
-            items.append(Item(name, image_paths[name], label))
-        return items
+        return listed_items(
+            list_file,
+            (self.images_in(images), images),
+            (self.labels_in(labels), labels),
+        )
 
     def _folder(self) -> Path:
         year = self.year.removesuffix("_aug")
@@ -95,6 +90,30 @@ class VOC(SegDataset):
         lists = folder / "ImageSets" / "Segmentation"
         places = [each / name for each in (self.root, lists) for name in _LISTS_2012_AUG]
         return next((place for place in places if place.is_file()), None) or self.require(places[0])
+
+
+def listed_items(
+    list_file: Path,
+    images: tuple[Mapping[str, Path], Path],
+    labels: tuple[Mapping[str, Path] | None, Path],
+) -> list[Item]:
+    """The items whose ids a list names, in its order.
+
+    Args:
+        list_file: an id a line.
+        images: by id, and the folder they are in.
+        labels: the same of the labels; None instead of them if none is read.
+
+    Raises:
+        ValueError: if the list is no list of ids, or one of them has no image or no label.
+    """
+    items = []
+    for name in read_id_list(list_file):
+        for kind, (paths, folder) in (("image", images), ("label", labels)):
+            if paths is not None and name not in paths:
+                raise ValueError(f"{list_file} lists {name}, but {folder} has no such {kind}")
+        items.append(Item(name, images[0][name], None if labels[0] is None else labels[0][name]))
+    return items
 
 
 def find_folder(root: Path, year: str) -> Path | None:

@@ -21,7 +21,14 @@ from datasets.streets.paints import Surface
 from datasets.streets.planning import SPLITS
 from datasets.streets.render import Picture, render
 from datasets.streets.towns import TOWNS
-from datasets.taxonomy import ROAD, ROAD_LABEL_IDS, ROAD_TRAIN_IDS
+from datasets.taxonomy import (
+    ROAD,
+    ROAD_LABEL_IDS,
+    ROAD_TRAIN_IDS,
+    STREET_OBJECTS,
+    STREET_OBJECTS_TRAIN_IDS,
+    SegClass,
+)
 from utils.types import IGNORE_INDEX
 
 ADVERSE = tuple(condition for condition in CONDITIONS if condition != "clear")
@@ -81,9 +88,10 @@ class Streets(SegDataset):
         "val_split": "val",
     }
     layout = "  nothing: the scenes are generated"
-    classes = ROAD
+    classes: tuple[SegClass, ...] = ROAD
     train_ids: Mapping[int, int] = ROAD_TRAIN_IDS
     has_obstacles: ClassVar[bool] = False
+    few_objects: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -156,7 +164,8 @@ class Streets(SegDataset):
             return torch.from_numpy(picture.image), self.other_label(index)
         if self.ood_ids:  # read next, and drawing takes time
             self._drawn = (self.originals[index].id, picture.label_ids)
-        return torch.from_numpy(picture.image), torch.from_numpy(picture.train_ids)
+        table = self.label_map.table
+        return torch.from_numpy(picture.image), torch.from_numpy(table[picture.label_ids])
 
     def read_raw_label(self, index: int) -> Tensor:
         """The label ids (H, W) uint8 of Cityscapes, as its label files would hold them."""
@@ -177,6 +186,7 @@ class Streets(SegDataset):
             condition,
             self.image_size,
             has_obstacles=self.has_obstacles,
+            few_objects=self.few_objects,
         )
 
     def decode_label(self, train_ids: Tensor) -> Tensor:
@@ -223,3 +233,23 @@ class StreetsObstacles(Streets):
         **Streets.defaults,
         "metrics": ["segmentation", "ood", "components"],
     }
+
+
+class StreetsObjects(Streets):
+    """Scenes of ``streets`` as a data set of objects: background and eight classes.
+
+    In every scene some kinds of road users are missing and none is far away, so that image-level
+    labels (``--image_tags masks``) differ from image to image; all else of a scene, its towns and
+    its splits are those of ``streets``. Whatever is no road user is background.
+    """
+
+    name = "streets_objects"
+    background = 0
+    usual_ood_ids: ClassVar[tuple[int, ...]] = ()
+    classes = STREET_OBJECTS
+    train_ids = STREET_OBJECTS_TRAIN_IDS
+    few_objects = True
+
+    def decode_label(self, train_ids: Tensor) -> Tensor:
+        """The train ids themselves: no server expects others."""
+        return train_ids

@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-import cv2
 import numpy as np
-from numpy.typing import NDArray
 
 from datasets.streets.adaptation_layouts import write_gta5, write_robotcar, write_synthia
 from datasets.streets.anomaly_layouts import (
@@ -19,24 +17,13 @@ from datasets.streets.anomaly_layouts import (
 )
 from datasets.streets.layout_files import save, save_palette
 from datasets.streets.look import CONDITIONS
+from datasets.streets.object_layouts import write_coco14, write_voc, write_voc_objects
 from datasets.streets.paints import Surface
 from datasets.streets.render import render
 from datasets.streets.towns import TOWNS
-from datasets.taxonomy import VOC
 from datasets.taxonomy_mapillary import MAPILLARY, MAPILLARY_UNLABELLED
 from utils.files import write_json
-from utils.types import IGNORE_INDEX
 
-_VOC_ID_BY_SURFACE = {
-    Surface.BICYCLE: 2,
-    Surface.BUS: 6,
-    Surface.CAR: 7,
-    Surface.MOTORCYCLE: 14,
-    Surface.PERSON: 15,
-    Surface.RIDER: 15,
-    Surface.TRAIN: 19,
-}
-_VOC_VOID = (224, 224, 192)
 _MAPILLARY_NAMES = {
     Surface.EGO_VEHICLE: "Ego Vehicle",
     Surface.DYNAMIC: "Trash Can",
@@ -69,8 +56,10 @@ def write_layout(
 
     ``cityscapes`` (clear; label ids; the labels of test are void, as the official ones),
     ``acdc`` (four conditions, each with ``images_per_split`` images; train ids and label ids; no
-    labels for test), ``voc`` (JPEG images, palette labels of 21 classes with void borders) or
-    ``mapillary`` (JPEG images, palette labels of 22 of the 66 labels, ``config.json``). For
+    labels for test), ``mapillary`` (JPEG images, palette labels of 22 of the 66 labels,
+    ``config.json``), ``voc`` (JPEG images, palette labels of 21 classes with void borders, XML
+    annotations, the list trainaug), ``voc_objects`` (the same with the scenes of
+    ``streets_objects``) or ``coco14`` (those scenes with palette labels of COCO's ids). For
     domain adaptation: ``gta5`` (look of a game, palette labels) and ``synthia`` (the same look,
     16-bit labels in which terrain, truck and train are void), which have one split, and
     ``robotcar`` (rain; train without labels, nine classes). With unknown obstacles:
@@ -124,23 +113,6 @@ def _write_acdc(root: Path, count: int, size: tuple[int, int], seed: int) -> Non
                 save(gt / f"{name}_gt_labelIds.png", picture.label_ids)
 
 
-def _write_voc(root: Path, count: int, size: tuple[int, int], seed: int) -> None:
-    folder = root / "VOCdevkit" / "VOC2012"
-    lists = folder / "ImageSets" / "Segmentation"
-    lists.mkdir(parents=True, exist_ok=True)
-    names: dict[str, list[str]] = {}
-    for part, split in enumerate(("train", "val")):
-        names[split] = [f"2012_{part * count + index:06d}" for index in range(count)]
-        for index, name in enumerate(names[split]):
-            picture = render(seed, split, index, "clear", size)
-            save(folder / "JPEGImages" / f"{name}.jpg", picture)
-            label = folder / "SegmentationClass" / f"{name}.png"
-            save_palette(label, _voc_ids(picture.label_ids), VOC, _VOC_VOID)
-    names["trainval"] = names["train"] + names["val"]
-    for split, listed in names.items():
-        (lists / f"{split}.txt").write_text("".join(f"{name}\n" for name in listed))
-
-
 def _write_mapillary(root: Path, count: int, size: tuple[int, int], seed: int) -> None:
     labels = (*MAPILLARY, MAPILLARY_UNLABELLED)
     places = {entry.name: place for place, entry in enumerate(labels)}
@@ -159,7 +131,9 @@ def _write_mapillary(root: Path, count: int, size: tuple[int, int], seed: int) -
 LAYOUTS: dict[str, Callable[[Path, int, tuple[int, int], int], None]] = {
     "cityscapes": _write_cityscapes,
     "acdc": _write_acdc,
-    "voc": _write_voc,
+    "voc": write_voc,
+    "voc_objects": write_voc_objects,
+    "coco14": write_coco14,
     "mapillary": _write_mapillary,
     "gta5": write_gta5,
     "synthia": write_synthia,
@@ -170,13 +144,3 @@ LAYOUTS: dict[str, Callable[[Path, int, tuple[int, int], int], None]] = {
     "smiyc_anomaly": write_smiyc_anomaly,
     "smiyc_obstacle": write_smiyc_obstacle,
 }
-
-
-def _voc_ids(label_ids: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """VOC's ids, void where two of them meet."""
-    table = np.zeros(256, np.uint8)
-    table[list(_VOC_ID_BY_SURFACE)] = list(_VOC_ID_BY_SURFACE.values())
-    ids = table[label_ids]
-    window = np.ones((3, 3), np.uint8)
-    is_border = cv2.dilate(ids, window) != cv2.erode(ids, window)
-    return np.where(is_border, np.uint8(IGNORE_INDEX), ids)

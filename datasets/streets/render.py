@@ -11,6 +11,7 @@ from datasets.streets.dice import Dice
 from datasets.streets.hazards import plan_with_obstacles
 from datasets.streets.labelling import noisy_labels
 from datasets.streets.look import LOOKS, sample_look
+from datasets.streets.objects import plan_with_few_objects
 from datasets.streets.placing import place
 from datasets.streets.planning import SPLITS, plan_scene
 from datasets.streets.poses import view_of
@@ -41,6 +42,7 @@ def render(
     size: tuple[int, int],
     *,
     has_obstacles: bool = False,
+    few_objects: bool = False,
 ) -> Picture:
     """Draw the scene of (seed, split, index).
 
@@ -51,8 +53,11 @@ def render(
         condition: one of ``LOOKS``; changes the image alone.
         size: (H, W).
         has_obstacles: whether one to four unknown obstacles stand in the scene.
+        few_objects: whether only some kinds of objects are in the scene (see ``objects``).
     """
-    plan = plan_with_obstacles if has_obstacles else plan_scene
+    assert not (has_obstacles and few_objects)
+    with_few = plan_with_few_objects if few_objects else plan_scene
+    plan = plan_with_obstacles if has_obstacles else with_few
     scene = plan(seed, split, index)
     view = view_of(scene, size)
     outlines = place_outlines(scene)

@@ -104,6 +104,25 @@ def voc(folder: Path, names=("2007_000032", "2007_000039"), labels="Segmentation
     return folder
 
 
+def annotation(path: Path, names):
+    """An XML file as VOC has it; objects have parts, whose names are none of classes."""
+    part = "<part><name>head</name></part>"
+    objects = "".join(f"<object><name>{name}</name>{part}</object>" for name in names)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(f"<annotation><filename>x.jpg</filename>{objects}</annotation>")
+
+
+def coco14(root: Path, ids=(0, 1, 90, 255), images="images"):
+    for split in ("train", "val"):
+        names = [f"COCO_{split}2014_{index:012d}" for index in range(3)]
+        for index, name in enumerate(names):
+            write_image(root / images / f"{name}.jpg", seed=index)
+            write_label(root / "voc_format/class_labels" / f"{name}.png", striped(ids))
+        listed = "".join(f"{name}\n" for name in names[:2])
+        (root / "voc_format" / f"{split}.txt").write_text(listed)
+    return root
+
+
 def folder(root: Path, classes, splits=("train", "val"), ids=(0, 1, 255)):
     root.mkdir(parents=True, exist_ok=True)
     (root / "classes.json").write_text(json.dumps(classes))

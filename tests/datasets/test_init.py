@@ -14,12 +14,17 @@ def test_the_data_sets_by_name():
         *("mapillary", "streets_obstacles", "lost_and_found", "road_anomaly"),
         *("smiyc_anomaly", "smiyc_obstacle"),
         *("gta5", "synthia", "robotcar", "cityscapes_robotcar"),
+        *("coco14", "streets_objects"),
     }
     for name, kind in DATASETS.items():
         assert issubclass(kind, SegDataset)
         assert kind.name == name
         assert kind.__doc__
         assert kind.layout
+    with_background = {name for name, kind in DATASETS.items() if kind.background is not None}
+    assert with_background == {"voc", "coco14", "kvasir", "streets_objects"}
+    for name in with_background:
+        assert DATASETS[name].classes[DATASETS[name].background].name == "background"
 
 
 def test_options_go_to_the_data_set_that_takes_them(tmp_path):

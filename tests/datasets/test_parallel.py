@@ -35,3 +35,21 @@ def test_an_error_stops_the_pass():
     with pytest.raises(ValueError, match="three"):
         next(results)
     assert threading.active_count() < 20
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_as_many_threads_work_as_are_asked_for_each_of_them_prepared(workers):
+    started, seen = [], set()
+
+    def work(index):
+        time.sleep(0.002)
+        seen.add(threading.get_ident())
+        return index
+
+    def prepare():
+        started.append(threading.get_ident())
+
+    found = list(threaded(work, 30, "items", workers=workers, initializer=prepare))
+    assert found == list(range(30))
+    assert len(started) == workers
+    assert seen == set(started)

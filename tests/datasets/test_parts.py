@@ -116,7 +116,7 @@ def test_a_data_set_without_its_folder_asks_for_it():
     ):
         build("idd,split=val")
     assert {name for name, kind in DATASETS.items() if not kind.needs_root} == {
-        *("streets", "streets_obstacles")
+        *("streets", "streets_objects", "streets_obstacles")
     }
 
 

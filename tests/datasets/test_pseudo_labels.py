@@ -263,3 +263,86 @@ def test_the_command_names_the_folder_and_the_data(directory, unlabelled):
         ("--pseudo_dir", str(directory)),
     ):
         assert words[words.index(flag) + 1] == value
+
+
+@pytest.fixture
+def foreign(tmp_path, unlabelled):
+    """Labels of another program: grey and palette files in turn, of the data set's classes."""
+    directory = tmp_path / "foreign"
+    for index, item in enumerate(unlabelled.items):
+        path = directory / f"{item.id}.png"
+        layouts.write_label(path, label_of(index, 0.5), palette=bool(index % 2))
+    return directory
+
+
+def test_a_folder_of_another_program_has_the_classes_of_the_data_set(foreign, root, caplog):
+    labels = PseudoLabels(foreign)
+    dataset = opened(root, labels)
+    labels.check(dataset)
+    assert f"the labels in {foreign} have no {MANIFEST}" in caplog.text
+    assert labels.classes == dataset.classes == CAMVID
+    batches = list(eval_batches(dataset, batch_size=4, num_workers=1))
+    seen = torch.cat([batch["label"] for batch in batches]).numpy()
+    np.testing.assert_array_equal(seen, [label_of(index, 0.5) for index in range(len(dataset))])
+
+
+@pytest.mark.parametrize(
+    ("label", "wording"),
+    [
+        (np.full(layouts.SIZE, 11, np.uint8), "holds the value 11; it has to hold train ids 0 to"),
+        (np.zeros((2, 3), np.uint8), "has 2x3 pixels"),
+        (np.dstack([label_of(0), label_of(1), label_of(2)]), "is a colour image"),
+        (None, "does not exist|are missing"),
+        (b"no image", "is damaged, it does not begin as a PNG file does"),
+    ],
+)
+def test_what_is_wrong_with_a_file_of_another_program_is_named(foreign, root, label, wording):
+    labels = PseudoLabels(foreign)
+    dataset = opened(root, labels)
+    path = labels.path(dataset.items[2])
+    path.unlink()
+    if isinstance(label, bytes):
+        path.write_bytes(label)
+    elif label is not None:
+        cv2.imwrite(str(path), label)
+    with pytest.raises(ValueError, match=wording) as caught:
+        labels.check(dataset)
+    assert path.name in str(caught.value)
+
+
+@pytest.mark.parametrize("index", [2, 3])
+def test_no_changed_and_no_missing_byte_of_another_program_goes_unseen(foreign, root, index):
+    labels = PseudoLabels(foreign)
+    dataset = opened(root, labels)
+    labels.check(dataset)
+    path = labels.path(dataset.items[index])
+    content = path.read_bytes()
+    for place in range(0, len(content), 1 + len(content) // 80):
+        changed = bytearray(content)
+        changed[place] ^= 4
+        for written in (bytes(changed), content[:place]):
+            path.write_bytes(written)
+            with pytest.raises(ValueError, match=f"the pseudo label {path} is damaged"):
+                labels(dataset.items[index])
+
+
+def test_labels_of_another_program_have_no_probabilities(foreign):
+    with pytest.raises(ValueError, match=rf"--pseudo_threshold 0\.5 needs .*{foreign} do not have"):
+        PseudoLabels(foreign, 0.5)
+
+
+def test_labels_without_scores_are_read_as_they_are(directory, root):
+    for path in directory.glob("*_score.png"):
+        path.unlink()
+    change_manifest(directory, scores=False, cams="1", threshold=0.0)
+    labels = PseudoLabels(directory)
+    labels.check(opened(root, labels))
+    np.testing.assert_array_equal(labels(opened(root, labels).items[1]), label_of(1))
+    with pytest.raises(ValueError, match=r"--pseudo_threshold 0\.5 needs the probability"):
+        PseudoLabels(directory, 0.5)
+    change_manifest(directory, split="val")
+    labels = PseudoLabels(directory)
+    with pytest.raises(ValueError, match="are of split val") as caught:
+        labels.check(opened(root, labels))
+    assert "--cam_dir MAPS" in str(caught.value)
+    assert "--make_pseudo_masks" in str(caught.value)

@@ -272,6 +272,30 @@ def test_voc_2012_aug_trains_on_the_extra_labels(tmp_path, list_file, line):
     ]
 
 
+def test_voc_2012_aug_needs_no_extra_labels_where_none_are_read(tmp_path):
+    layouts.voc(tmp_path / "VOC2012")
+    list_file = tmp_path / "VOC2012/ImageSets/Segmentation/trainaug.txt"
+    list_file.write_text("2007_000039\n2007_000032\n")
+    bare = VOC(tmp_path, "train", year="2012_aug", labelled=False)
+    assert [item.id for item in bare.items] == ["2007_000039", "2007_000032"]
+    given = VOC(
+        tmp_path,
+        "train",
+        year="2012_aug",
+        label_source=lambda item: torch.full(layouts.SIZE, 20, dtype=torch.uint8),
+    )
+    assert given[1]["label"].unique().tolist() == [20]
+    with pytest.raises(ValueError, match="SegmentationClassAug does not exist"):
+        VOC(tmp_path, "train", year="2012_aug")
+
+
+def test_voc_refuses_lists_of_another_format(tmp_path):
+    folder = layouts.voc(tmp_path / "VOC2012")
+    (folder / "ImageSets/Segmentation/train.txt").write_text("2007_000032  1\n2007_000039 -1\n")
+    with pytest.raises(ValueError, match=r"train\.txt, line 1: two columns .* where one is expec"):
+        VOC(tmp_path, "train")
+
+
 def test_voc_names_what_is_listed_and_missing(tmp_path):
     folder = layouts.voc(tmp_path / "VOC2012")
     (folder / "SegmentationClass" / "2007_000039.png").unlink()

@@ -1,4 +1,5 @@
 import json
+from xml.etree import ElementTree
 
 import cv2
 import numpy as np
@@ -8,6 +9,7 @@ from PIL import Image
 
 from datasets.acdc import ACDC
 from datasets.cityscapes import Cityscapes
+from datasets.coco import COCO14
 from datasets.gta5 import GTA5
 from datasets.lost_and_found import LostAndFound
 from datasets.mapillary import Mapillary
@@ -97,6 +99,73 @@ def test_voc(tmp_path):
     assert loaded.read(0)[0].shape == (3, *SIZE)
     with Image.open(folder / "JPEGImages/2012_000000.jpg") as file:
         assert file.format == "JPEG"
+
+
+def test_voc_annotations_name_the_objects_with_their_boxes(tmp_path):
+    write_layout("voc", tmp_path, images_per_split=3, size=SIZE, seed=4)
+    folder = tmp_path / "VOCdevkit/VOC2012"
+    lists = folder / "ImageSets/Segmentation"
+    assert (lists / "trainaug.txt").read_text() == (lists / "train.txt").read_text()
+    kinds = {24: "person", 25: "person", 26: "car", 28: "bus", 31: "train", 32: "motorbike"}
+    for index in range(3):
+        root = ElementTree.parse(folder / f"Annotations/2012_{index:06d}.xml").getroot()
+        picture = render(4, "train", index, "clear", SIZE)
+        assert [root.findtext(f"size/{key}") for key in ("height", "width")] == ["64", "128"]
+        names = {one.findtext("name") for one in root.iter("object")}
+        ids = set(np.unique(picture.label_ids).tolist())
+        assert names == {
+            name for label_id, name in {**kinds, 33: "bicycle"}.items() if label_id in ids
+        }
+        boxed = np.zeros(SIZE, bool)
+        for one in root.iter("object"):
+            box = [int(one.findtext(f"bndbox/{key}")) for key in ("xmin", "ymin", "xmax", "ymax")]
+            left, top, right, bottom = box
+            inside = slice(top - 1, bottom), slice(left - 1, right)
+            boxed[inside] = True
+            of_kind = [
+                key
+                for key, name in {**kinds, 33: "bicycle"}.items()
+                if name == one.findtext("name")
+            ]
+            mask = np.isin(picture.label_ids[inside], of_kind)
+            assert all(side.any() for side in (mask[0], mask[-1], mask[:, 0], mask[:, -1]))
+        assert boxed[np.isin(picture.label_ids, [*kinds, 33])].all()
+
+
+def test_voc_of_objects_differs_in_its_scenes_alone(tmp_path):
+    write_layout("voc_objects", tmp_path, images_per_split=2, size=SIZE, seed=4)
+    loaded = VOC(tmp_path, "val", year="2012_aug")
+    picture = render(4, "val", 1, "clear", SIZE, few_objects=True)
+    image, label = loaded.read(1)
+    assert np.abs(image.numpy().astype(int) - picture.image).mean() < 9  # a JPEG file
+    is_car = picture.label_ids == 26
+    assert (label.numpy()[is_car & (label.numpy() != 255)] == 7).all()
+
+
+def test_coco14(tmp_path):
+    write_layout("coco14", tmp_path, images_per_split=8, size=SIZE, seed=4)
+    surfaces = {24: "person", 25: "person", 26: "car", 27: "truck", 28: "bus", 31: "train",
+                32: "motorcycle", 33: "bicycle", 19: "traffic light"}  # fmt: skip
+    seen = set()
+    for split, first in (("train", 0), ("val", 8)):
+        loaded = COCO14(tmp_path, split)
+        assert [item.id for item in loaded.items] == [
+            f"COCO_{split}2014_{first + index:012d}" for index in range(8)
+        ]
+        for index in range(8):
+            picture = render(4, split, index, "clear", SIZE, few_objects=True)
+            expected = np.zeros(SIZE, np.uint8)
+            for label_id, name in surfaces.items():
+                expected[picture.label_ids == label_id] = loaded.class_names.index(name)
+            image, label = loaded.read(index)
+            assert (label.numpy() == expected).all()
+            assert np.abs(image.numpy().astype(int) - picture.image).mean() < 9
+            seen |= set(np.unique(expected).tolist())
+    assert {0, 1, 2, 3} <= seen
+    with Image.open(loaded.items[0].label) as file:
+        assert file.mode == "P"
+        palette = np.array(file.getpalette()).reshape(-1, 3)
+    assert (palette[:91] == loaded.palette.numpy()).all()
 
 
 def test_unknown_layout_and_no_images_are_refused(tmp_path):

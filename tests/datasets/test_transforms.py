@@ -10,15 +10,14 @@ from torchvision import tv_tensors
 from torchvision.transforms import functional as pil_functional
 from torchvision.transforms.v2 import functional
 
-import datasets.transforms
+import datasets.photometric
 from datasets.crops import IMAGENET_MEAN, resize_image, resize_map
+from datasets.photometric import ColourJitter, RandomBlur
+from datasets.samples import Sample
+from datasets.scale_crop import RandomScaleCrop
 from datasets.transforms import (
     IMAGENET_STD,
-    ColourJitter,
-    RandomBlur,
     RandomFlip,
-    RandomScaleCrop,
-    Sample,
     Transform,
     denormalize,
     eval_transform,
@@ -241,7 +240,7 @@ def test_blur_takes_a_sigma_within_its_limits_and_leaves_the_maps(monkeypatch, k
         sigmas.append(sigma)
         return image
 
-    monkeypatch.setattr(datasets.transforms, f"{kind}_blur", note)
+    monkeypatch.setattr(datasets.photometric, f"{kind}_blur", note)
     sample = sample_of(smooth_image((8, 9)))
     out = [RandomBlur(kind)(sample, rng(seed)) for seed in range(200)]
     span = high - low

@@ -29,6 +29,7 @@ LAYOUTS = {  # what writes the files, a split, and what lies where labels are
     "acdc": (layouts.acdc, "train", ["gt"]),
     "idd": (lambda root: layouts.idd(root, ("265", "431")), "train", ["gtFine"]),
     "voc": (lambda root: layouts.voc(root / "VOCdevkit/VOC2012"), "train", ["**/Seg*Class"]),
+    "coco14": (layouts.coco14, "train", ["*/class_labels"]),
     "folder": (lambda root: layouts.folder(root, NAMES), "train", ["labels"]),
     "kvasir": (layouts.kvasir, "train", ["masks"]),
     "mapillary": (layouts.mapillary, "train", ["*/labels"]),
