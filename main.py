@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 
+from engine.cam_making import run_cam_making
 from engine.catalogue import list_choices
 from engine.checks import chosen_actions
 from engine.data_check import run_data_check
@@ -11,7 +12,9 @@ from engine.fitting import run_fit_calibrator
 from engine.mask_making import run_mask_making
 from engine.prediction import run_prediction
 from engine.pseudo_labels import run_pseudo_label_making
+from engine.pseudo_mask_making import run_pseudo_mask_making
 from engine.reporting import run_report
+from engine.response_weights import run_response_weight_making
 from engine.run import FinishedRun, draw_seed
 from engine.score_fitting import run_fit_score
 from engine.testing import run_test
@@ -26,6 +29,9 @@ ACTIONS = {
     "predict": run_prediction,
     "make_uncertainty_masks": run_mask_making,
     "make_pseudo_labels": run_pseudo_label_making,
+    "make_cams": run_cam_making,
+    "make_pseudo_masks": run_pseudo_mask_making,
+    "make_response_weights": run_response_weight_making,
     "fit_calibrator": run_fit_calibrator,
     "fit_score": run_fit_score,
     "report": run_report,

@@ -7,12 +7,16 @@ from argparse import Namespace, _ArgumentGroup
 from pathlib import Path
 
 from datasets import DATASETS
+from engine.augmentation import add_augmentation_flags
+from engine.cam_making import add_cam_flags
 from engine.catalogue import CATALOGUE, RECIPES
 from engine.checks import check
 from engine.fitting import add_calibration_flags
 from engine.measuring import add_measurement_flags
 from engine.prediction_flags import add_prediction_flags
+from engine.pseudo_mask_making import add_pseudo_mask_flags
 from engine.reporting import add_report_flags
+from engine.response_weights import add_response_flags
 from engine.restore import restored_flags, typed_values
 from engine.score_fitting import FITTED
 from engine.scoring import add_score_flags
@@ -34,7 +38,7 @@ from utils.arguments import (
     size,
     within,
 )
-from utils.scheduler import LR_POLICIES
+from utils.scheduler import FLOOR, LR_POLICIES
 
 EXAMPLES = """\
 Defaults stand in brackets; a data set, a method or a recipe may bring its own.
@@ -68,6 +72,15 @@ reliability (docs/reliability.md):
 unknown objects (docs/abet.md):
   --head cosine --temperature learned                        train AbeT's network
   --test_only --ckpt X.pth --dataset road_anomaly --data_root R --ood_score abet,msp,odin
+
+weak supervision, each stage also from your own files (docs/urn.md):
+  --method cam --dataset voc --year 2012_aug --data_root V --image_tags xml
+                                                             which classes an image shows
+  --make_cams --ckpt CAM.pth --cam_dir C                     where they may be
+  --make_pseudo_masks --dataset voc --year 2012_aug --data_root V --cam_dir C --pseudo_dir M
+  --pseudo_dir M --underfit clamp ...                        a first network on noisy masks
+  --make_response_weights --ckpt FIRST.pth --weight_dir W    its masks, and how far to trust them
+  --weight_dir W ...                                         a second network
 """
 
 
@@ -82,6 +95,13 @@ def add_action_flags(group: _ArgumentGroup) -> None:
         help="write each training image's instance uncertainty, see uncertainty_cross_entropy",
     )
     add("--make_pseudo_labels", action="store_true", help="label the training images with --ckpt")
+    add("--make_cams", action="store_true", help="activation maps of the training images")
+    add("--make_pseudo_masks", action="store_true", help="pixel labels from activation maps")
+    add(
+        "--make_response_weights",
+        action="store_true",
+        help="label the training images with --ckpt and weigh pixels by response scaling",
+    )
     add(
         "--fit_calibrator",
         type=choice("calibrator", CALIBRATORS),
@@ -153,6 +173,7 @@ def add_train_flags(group: _ArgumentGroup) -> None:
     )
     add("--weight_decay", type=within(0, 1), default=1e-4)
     add("--lr_policy", choices=LR_POLICIES, default="poly", help="poly: power 0.9, floor 1e-6")
+    add("--lr_floor", type=within(0, 1), default=FLOOR, help="least rate, of poly_floor")
     add("--poly_exp", type=within(0, 10), help="power; default: 0.9, by epoch 1")
     add("--rescale", type=within(0, 100), default=1.0, help="of scl_poly's lr from its restart on")
     add("--repoly", type=within(0, 10), default=1.5, help="power of scl_poly from its restart on")
@@ -202,10 +223,14 @@ SHARED = {
     "action": add_action_flags,
     "data": add_data_flags,
     "model": add_model_flags,
-    "augmentation and sampling": add_sampling_flags,
+    "augmentation": add_augmentation_flags,
+    "sampling": add_sampling_flags,
     "training": add_train_flags,
     "loss": add_loss_flags,
     "adaptation": add_target_flags,
+    "activation maps": add_cam_flags,
+    "pseudo-masks": add_pseudo_mask_flags,
+    "response weights": add_response_flags,
     "evaluation": add_prediction_flags,
     "measurement": add_measurement_flags,
     "scores": add_score_flags,

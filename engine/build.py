@@ -17,13 +17,16 @@ from datasets.loaders import eval_batches
 from datasets.parts import Part, build_parts, parse_part
 from datasets.transforms import eval_transform
 from engine import checkpoint
+from engine.crf import RefinedByCrf
 from engine.evaluate import PredictionSource
 from engine.fuse_heads import HeadFusion
 from engine.monte_carlo import MonteCarloDropout
 from engine.predict import Predictor, Predicts, fitting
 from methods import METHODS, Method
+from uncertainty.dense_crf import RESPONSE_CRF
 from utils.distributed import launched_by_torchrun, local_rank, rank, world_size
 from utils.log import logger
+from utils.types import Predict
 
 
 def choose_device(opts: Namespace) -> torch.device:
@@ -152,7 +155,7 @@ def evaluation_batches(dataset: SegDataset, opts: Namespace) -> Any:
 
 def build_predictor(
     opts: Namespace, method: Method, *, samples: int | None = None
-) -> Predictor | PredictionSource:
+) -> Predict | PredictionSource:
     """How ``method`` is run over whole images, with that many dropout samples if any.
 
     Raises:
@@ -163,9 +166,10 @@ def build_predictor(
     predicts: Predicts = method
     if samples is not None:
         predicts = MonteCarloDropout(method, method.deployable(), samples, opts.random_seed)
-    return Predictor(
+    predictor = Predictor(
         predicts,
         infer_size=partial(fitting, box=opts.infer_fit) if opts.infer_fit else opts.infer_size,
+        short_side=opts.infer_short_side,
         window=opts.sliding_window,
         overlap=opts.window_overlap,
         flip=opts.eval_flip,
@@ -176,6 +180,7 @@ def build_predictor(
         upsample=opts.upsample,
         align_corners=opts.upsample == "probs" and aligns_corners(method),
     )
+    return RefinedByCrf(predictor, RESPONSE_CRF) if opts.eval_crf else predictor
 
 
 def aligns_corners(method: Method) -> bool:

@@ -11,18 +11,27 @@ from datasets import DATASETS
 from datasets.anomalies import AnomalyDataset
 from datasets.corruptions import parse_corruption
 from datasets.parts import parse_part
+from engine.augmentation import check_augmentation_flags
+from engine.cam_making import check_cam_flags
+from engine.prediction_flags import check_prediction_flags
+from engine.pseudo_mask_making import check_pseudo_mask_flags
+from engine.response_weights import check_response_flags
 from engine.scoring import OOD_METRICS, check_score_flags, ood_names
 from engine.target_data import check_target_flags
 from engine.training_data import check_sampling_flags
 from methods import METHODS
 from methods.training_loss import check_loss_flags
-from network import ENSEMBLES, TWO_HEADED
+from network import CAM_MODELS, ENSEMBLES, PSPNET_MODELS, TWO_HEADED
 from utils.arguments import missing_file
 from utils.distributed import planned_world_size
 
-OF_PREDICTIONS = ("test_only", "predict", "make_uncertainty_masks", "make_pseudo_labels")
-OF_TRAINED = (*OF_PREDICTIONS, "fit_calibrator", "fit_score")  # need a network
-ACTIONS = (*OF_TRAINED, "report", "check_data", "list")
+OF_PREDICTIONS = (
+    *("test_only", "predict", "make_uncertainty_masks", "make_pseudo_labels"),
+    "make_response_weights",
+)
+OF_TRAINED = (*OF_PREDICTIONS, "make_cams", "fit_calibrator", "fit_score")  # need a network
+ACTIONS = (*OF_TRAINED, "make_pseudo_masks", "report", "check_data", "list")
+OF_PYRAMID = ("head_norm", "use_se", "droprate", "drop", "head_init")
 OF_FILES = ("local", "cluster")  # calibrators that need more than logits
 
 
@@ -41,12 +50,15 @@ def check(opts: Namespace) -> Iterable[str]:
     yield from check_data_flags(opts)
     yield from check_network_flags(opts)
     yield from check_outside_network(opts)
+    yield from check_prediction_flags(opts)
     yield from check_evaluation_flags(opts)
+    yield from check_map_flags(opts)
     yield from check_calibration_flags(opts)
     if not actions or opts.fit_calibrator == "local":
         yield from check_train_flags(opts)
     if not actions:
         yield from check_loss_flags(opts)
+        yield from check_augmentation_flags(opts)
         yield from check_sampling_flags(opts)
         yield from check_target_flags(opts)
         yield from METHODS[opts.method].check_training(opts)
@@ -64,8 +76,6 @@ def check_network_flags(opts: Namespace) -> Iterable[str]:
     trains = METHODS[opts.method].trains_network
     if trains and (opts.model == "ensemble") != (opts.method == "ensemble"):
         yield f"--model ensemble and --method ensemble go together, not with {opts.model}"
-    if opts.model == "deeplabv3plus_timm" and not opts.backbone and opts.ckpt is None:
-        yield "--model deeplabv3plus_timm needs --backbone NAME, such as resnet18"
     yield from check_score_flags(opts, has_members=has_members(opts))
     for name in ("ckpt", "init"):
         path = getattr(opts, name)
@@ -75,6 +85,14 @@ def check_network_flags(opts: Namespace) -> Iterable[str]:
         yield f"--init is what a new run starts from; --{action} takes --ckpt"
     if opts.init and opts.ckpt:
         yield "--init and --ckpt both name weights; give one"
+
+
+def check_model(opts: Namespace) -> Iterable[str]:
+    """Problems with the model that is trained."""
+    if opts.model in CAM_MODELS and not METHODS[opts.method].reads_image_labels(opts):
+        yield f"--model {opts.model} gives class activation maps: add --method cam"
+    if opts.model == "deeplabv3plus_timm" and not opts.backbone and opts.ckpt is None:
+        yield "--model deeplabv3plus_timm needs --backbone NAME, such as resnet18"
 
 
 def has_members(opts: Namespace) -> bool:
@@ -101,9 +119,17 @@ def check_outside_network(opts: Namespace) -> Iterable[str]:
     if opts.fit_calibrator in OF_FILES:
         yield f"--fit_calibrator {opts.fit_calibrator} needs the network; use temperature or vector"
     changed = {"eval_flip", "eval_scales", "sliding_window", "infer_size", "infer_fit"}
+    changed |= {"infer_short_side", "eval_crf"}
     changed |= {"mc_samples", "eval_amp", "fuse_heads", "fuse_weight_aux", "upsample"}
     for name in sorted(changed & opts.typed):
         yield f"--{name} changes how a network is run, and --logits_dir has only its logits"
+
+
+def check_map_flags(opts: Namespace) -> Iterable[str]:
+    """Problems with maps on disk: their making, and what is read of them."""
+    yield from check_cam_flags(opts)
+    yield from check_pseudo_mask_flags(opts)
+    yield from check_response_flags(opts)
 
 
 def check_evaluation_flags(opts: Namespace) -> Iterable[str]:
@@ -207,8 +233,6 @@ def check_data_flags(opts: Namespace) -> Iterable[str]:
     if opts.eval_centre and (opts.crop_val or opts.eval_size == "crop"):
         yield "--eval_centre and --eval_size crop both say which size images have; give one"
     opts.eval_size = opts.eval_size or ("crop" if opts.crop_val else "native")
-    if opts.infer_size and opts.infer_fit:
-        yield "--infer_size and --infer_fit both say what the network sees; give one"
     if opts.data_root is None and needs_folder(opts):
         yield f"--dataset {opts.dataset} needs its folder: add --data_root DIR"
     if opts.save_probs and not opts.predict:
@@ -225,13 +249,16 @@ def needs_folder(opts: Namespace) -> bool:
 def check_second_head(opts: Namespace) -> Iterable[str]:
     """Problems with flags of an auxiliary head that there is not, and of pseudo labels unread."""
     if not (opts.aux_head or opts.model in TWO_HEADED):
-        for name in ("head_norm", "use_se", "droprate", "drop", "head_init", "lambda_seg"):
+        for name in (*OF_PYRAMID, "lambda_seg"):
             if name in opts.typed:
                 yield f"--{name} is of a second head, which this network has not: add --aux_head"
-    if not METHODS[opts.method].reads_pseudo_labels(opts):
-        for name in ("pseudo_dir", "pseudo_threshold"):
+    if opts.model in PSPNET_MODELS:
+        for name in ("aux_head", *OF_PYRAMID):
             if name in opts.typed:
-                yield f"--{name} is of pseudo labels, which --method rectified reads"
+                yield f"--{name} is of pyramid heads; PSPNet has a second head of its own"
+    reads_labels = opts.pseudo_dir is not None or METHODS[opts.method].reads_pseudo_labels(opts)
+    if "pseudo_threshold" in opts.typed and not reads_labels:
+        yield "--pseudo_threshold is of pseudo labels: add --pseudo_dir DIR"
 
 
 def check_optimizer_flags(opts: Namespace) -> Iterable[str]:
@@ -239,6 +266,8 @@ def check_optimizer_flags(opts: Namespace) -> Iterable[str]:
     for name, active in (("nesterov", opts.nesterov), ("lr_repeat", opts.lr_repeat == "faithful")):
         if active and name in opts.typed and (opts.optimizer != "sgd" or not opts.momentum):
             yield f"--{name} is of stochastic gradient descent with momentum: add --optimizer sgd"
+    if "lr_floor" in opts.typed and opts.lr_policy != "poly_floor":
+        yield f"--lr_floor goes with --lr_policy poly_floor, not {opts.lr_policy}"
     if opts.lr_repeat == "faithful" and not opts.nesterov:
         yield "--lr_repeat faithful repeats Nesterov's update: add --nesterov"
     if opts.warm_up and opts.lr_policy != "poly":
@@ -266,7 +295,8 @@ def check_train_flags(opts: Namespace) -> Iterable[str]:
     elif (
         share == 1
         and METHODS[opts.method].trains_network
-        and opts.model not in TWO_HEADED  # no pooling branch
+        and opts.model not in TWO_HEADED - PSPNET_MODELS  # no pooling branch
+        and opts.model not in CAM_MODELS
         and not (opts.sync_bn and processes > 1)
     ):
         fix = "--batch_size 2" if opts.accumulate == 1 else "a smaller --accumulate"
@@ -280,6 +310,7 @@ def check_train_flags(opts: Namespace) -> Iterable[str]:
             f"--crop_size {opts.crop_size[0]}x{opts.crop_size[1]} and --output_stride"
             f" {opts.output_stride} do not fit: the smallest side is {smallest}"
         )
+    yield from check_model(opts)
     yield from check_optimizer_flags(opts)
     yield from check_second_head(opts)
     if opts.sync_bn and processes == 1:

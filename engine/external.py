@@ -14,12 +14,16 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from datasets.files import read_ids
 from datasets.items import safe_name
+from datasets.label_files import first_bad_value
 from engine.evaluate import PredictionSource, resize_maps
 from methods.base import Method
-from utils.types import FEATURES, Batch, Prediction
+from utils.types import FEATURES, IGNORE_INDEX, Batch, Prediction
 
-SUFFIXES = (".npy", ".npz")
+LABEL_MAP = ".png"
+SUFFIXES = (".npy", ".npz", LABEL_MAP)
+IMPOSSIBLE = -30.0  # logit of the classes that a label map does not name
 OUTPUT_FIELDS = ("logits", "out", "class_queries_logits", "masks_queries_logits")
 
 
@@ -152,7 +156,9 @@ def mask_classification(classes: Tensor, masks: Tensor) -> Tensor:
 
 
 class LogitsDirectory(Method, PredictionSource):
-    """Logits from files ``ID.npy`` (C, h, w) or ``ID.npz`` with the array ``logits``.
+    """Logits from files ``ID.npy`` (C, h, w), ``ID.npz`` with the array ``logits``, or ``ID.png``.
+
+    A PNG holds train ids, as pseudo labels do: their class is certain.
 
     Args:
         opts: the flags.
@@ -208,8 +214,8 @@ def logits_file(directory: Path, name: str) -> Path:
             return path
     there = len([path for path in directory.glob("*") if path.suffix in SUFFIXES])
     raise ValueError(
-        f"--logits_dir {directory} has {there} arrays and neither {paths[0].name} nor"
-        f" {paths[1].name}: files are named after the image's id"
+        f"--logits_dir {directory} has {there} files and none of"
+        f" {', '.join(path.name for path in paths)}: they are named after the image's id"
     )
 
 
@@ -220,6 +226,8 @@ def read_logits(directory: Path, name: str, num_classes: int) -> Tensor:
         ValueError: naming the file that is missing, damaged, of another shape or not finite.
     """
     path = logits_file(directory, name)
+    if path.suffix == LABEL_MAP:
+        return certain_logits(path, num_classes)
     try:
         content = np.load(path, allow_pickle=False)
         array = content["logits"] if path.suffix == ".npz" else content
@@ -234,3 +242,23 @@ def read_logits(directory: Path, name: str, num_classes: int) -> Tensor:
         bad = int((~torch.isfinite(logits)).sum())
         raise ValueError(f"{path} has {bad} logits that are not finite")
     return logits
+
+
+def certain_logits(path: Path, num_classes: int) -> Tensor:
+    """A map of train ids as logits (C, h, w) float32: 0 for the class named, -30 for the others.
+
+    Where it names none (255) every class is as likely as any other.
+
+    Raises:
+        ValueError: if the file is unreadable or holds a value that is no class, naming both.
+    """
+    label = read_ids(path)
+    bad = first_bad_value(label, num_classes)
+    if bad is not None:
+        raise ValueError(
+            f"{path} holds the value {bad}; label maps hold train ids 0 to {num_classes - 1}, or"
+            f" {IGNORE_INDEX} for none"
+        )
+    ids = torch.from_numpy(label)[None]
+    named = torch.arange(num_classes)[:, None, None] == ids
+    return torch.full(named.shape, IMPOSSIBLE).masked_fill(named | (ids == IGNORE_INDEX), 0.0)

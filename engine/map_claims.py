@@ -20,7 +20,10 @@ from utils.log import logger
 OF_IMAGES = ("dataset", "split", "fingerprint", "images", "size", "num_classes")
 OF_NETWORK = ("checkpoints", "flags", "calibrator")
 # Flags that came later, with what a manifest that lacks them was made with.
-FORMERLY = {"fuse_heads": "logits", "fuse_weight_aux": 0.5, "upsample": "logits"}
+FORMERLY = {
+    **{"fuse_heads": "logits", "fuse_weight_aux": 0.5, "upsample": "logits"},
+    **{"infer_short_side": None, "eval_crf": False},
+}
 
 Summary = Callable[[dict[str, Any]], Mapping[str, Any]]  # of a manifest
 

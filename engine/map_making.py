@@ -5,24 +5,27 @@ from __future__ import annotations
 import shlex
 import sys
 from argparse import Namespace
-from collections.abc import Callable, Iterable, Set
+from collections.abc import Callable, Iterable, Sequence, Set
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from numpy.typing import NDArray
 
+from datasets import DATASETS
 from datasets.base import SegDataset
 from datasets.loaders import eval_batches
 from datasets.map_folders import MapKind, origin
+from datasets.transforms import eval_transform
 from engine import build, calibration, checkpoint
 from engine.batch import prepare
 from engine.calibration import Loaded
 from engine.consumers import ImageWriter
-from engine.evaluate import run_pass
+from engine.evaluate import PredictionSource, run_pass
 from engine.map_claims import Summary, claim_folder, write_manifest
 from engine.run import file_hash, joint_hash
 from engine.trained import Trained, checkpoints, trained_method
+from methods import Method
 from utils.distributed import barrier, is_main, rank, world_size
 from utils.files import json_ready
 from utils.log import logger, progress
@@ -31,8 +34,8 @@ from utils.provenance import git_state
 # What maps follow from beside the checkpoints and the images; random_seed with --mc_samples.
 PREDICTION_FLAGS = (
     *("model", "method", "backbone", "output_stride", "condition", "infer_size", "infer_fit"),
-    *("sliding_window", "window_overlap", "eval_flip", "eval_scales", "fuse", "eval_amp"),
-    *("mc_samples", "fuse_heads", "fuse_weight_aux", "upsample"),
+    *("infer_short_side", "sliding_window", "window_overlap", "eval_flip", "eval_scales", "fuse"),
+    *("eval_amp", "mc_samples", "fuse_heads", "fuse_weight_aux", "upsample", "eval_crf"),
 )
 
 
@@ -81,6 +84,7 @@ def make_maps(
     describe: Callable[[Trained], dict[str, Any]],
     make_writer: Callable[[dict[str, Any], Set[str]], MapWriter],
     summary: Summary | None = None,
+    make_source: Callable[[Method], PredictionSource] | None = None,
 ) -> int:
     """Write the maps of every image that has none yet; any number of processes share the work.
 
@@ -92,6 +96,8 @@ def make_maps(
         describe: the manifest, but for the calibrator, given the network.
         make_writer: given the manifest and the ids of the images whose maps are wanted.
         summary: what the manifest says of all maps once they are there.
+        make_source: given the method on its device, what makes the maps of a batch in the
+            predictor's place.
 
     Raises:
         ValueError: as ``trained_method``, ``load_fitting`` and ``claim_folder`` do.
@@ -108,10 +114,21 @@ def make_maps(
         logger.info("all %d %s are there, in %s", len(dataset), kind.content, directory)
         return 0
     writer = make_writer(manifest, {dataset.items[index].id for index in missing})
-    write_maps(opts, kind, trained, loaded, dataset, missing, writer)
+    write_maps(opts, kind, trained, loaded, dataset, missing, writer, make_source)
+    return report_written(kind, directory, manifest, summary, len(missing))
+
+
+def report_written(
+    kind: MapKind,
+    directory: Path,
+    manifest: dict[str, Any],
+    summary: Summary | None,
+    written: int,
+) -> int:
+    """Write the manifest of a folder that is complete now, say so, and return exit status 0."""
     if is_main():
         write_manifest(directory, manifest, summary, complete=True)
-    logger.info("%d %s written, in %s", len(missing), kind.content, directory)
+    logger.info("%d %s written, in %s", written, kind.content, directory)
     return 0
 
 
@@ -123,10 +140,15 @@ def write_maps(
     dataset: SegDataset,
     missing: Set[int],
     writer: MapWriter,
+    make_source: Callable[[Method], PredictionSource] | None = None,
 ) -> None:
     """The pass over the images without maps; ends when every process has written its share."""
     device = build.choose_device(opts)
     method = build.place(trained.method, opts, device)
+    samples = opts.mc_samples
+    predictor = (
+        make_source(method) if make_source else build.build_predictor(opts, method, samples=samples)
+    )
     loader = eval_batches(
         dataset,
         batch_size=opts.val_batch_size,
@@ -136,7 +158,7 @@ def write_maps(
         only=missing,
     )
     run_pass(
-        build.build_predictor(opts, method, samples=opts.mc_samples),
+        predictor,
         method.deployable(),
         progress(loader, desc=kind.short, unit="batch"),
         [writer],
@@ -147,19 +169,49 @@ def write_maps(
 
 
 def describe_maps(
-    kind: MapKind, opts: Namespace, dataset: SegDataset, num_classes: int, **own: Any
+    kind: MapKind,
+    opts: Namespace,
+    dataset: SegDataset,
+    num_classes: int,
+    *,
+    flags: Sequence[str] = PREDICTION_FLAGS,
+    **own: Any,
 ) -> dict[str, Any]:
-    """The manifest of maps that are about to be made.
+    """The manifest of maps that a network is about to make.
 
     Args:
         kind: of the maps.
         opts: the flags.
         dataset: what they are made of, at their size.
         num_classes: of the network.
+        flags: names of those that the maps follow from.
         own: entries of this kind alone.
     """
-    flags = checkpoint.plain(opts)
-    names = PREDICTION_FLAGS + ("random_seed",) * (opts.mc_samples is not None)
+    names = (*flags, *("random_seed",) * (opts.mc_samples is not None))
+    files = [{"file": path.name, "sha256": file_hash(path)} for path in checkpoints(opts)]
+    return describe_files(kind, opts, dataset, num_classes, flags=names, **own, checkpoints=files)
+
+
+def describe_files(
+    kind: MapKind,
+    opts: Namespace,
+    dataset: SegDataset,
+    num_classes: int,
+    *,
+    flags: Sequence[str],
+    **own: Any,
+) -> dict[str, Any]:
+    """The manifest of maps that are about to be made, whether or not by a network.
+
+    Args:
+        kind: of the maps.
+        opts: the flags.
+        dataset: what they are made of, at their size.
+        num_classes: that they are of.
+        flags: names of those that the maps follow from.
+        own: entries of this kind alone.
+    """
+    values = checkpoint.plain(opts)
     manifest = {
         "format": kind.format,
         "content": kind.content,
@@ -167,12 +219,31 @@ def describe_maps(
         "images": len(dataset),
         "num_classes": num_classes,
         **own,
-        "checkpoints": [
-            {"file": path.name, "sha256": file_hash(path)} for path in checkpoints(opts)
-        ],
-        "flags": {name: flags[name] for name in names},
+        "flags": {name: values[name] for name in flags},
         "commit": git_state()[0],
         "command": shlex.join(["python", *sys.argv]),
         "complete": False,
     }
     return dict(json_ready(manifest))
+
+
+def images_of_maps(opts: Namespace, **common: Any) -> SegDataset:
+    """The training split without its label files, at the size of maps that are the images' own.
+
+    Generated images have the size at which training draws them: that of ``--crop_size`` if it is
+    the one to which they are resized and they can be drawn so, else their usual one.
+
+    Args:
+        opts: the flags.
+        common: keywords of every data set.
+
+    Raises:
+        ValueError: as ``data_set`` does.
+    """
+    common = {"labelled": False, **common}
+    dataset = build.data_set(opts, opts.train_split, eval_transform(None), **common)
+    if opts.train_transform == "resize" and not DATASETS[opts.dataset].needs_root:
+        drawn = build.data_set(opts, opts.train_split, eval_transform(opts.crop_size), **common)
+        if drawn.native_size(0) == drawn.size(0):
+            dataset = drawn
+    return dataset

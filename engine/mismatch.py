@@ -11,12 +11,22 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from network import MODELS, TWO_HEADED, PyramidOptions, build_model
+from network import (
+    CAM_MODELS,
+    MODELS,
+    PSPNET_MODELS,
+    TWO_HEADED,
+    PyramidOptions,
+    build_model,
+)
 from network.heads import CLASS_HEADS, PLAIN, HeadOptions
 
 # how the names of an ensemble's members and of a second head begin
 OF_HEAD = re.compile(r"(?:members\.\d+\.)*(?:aux_classifier\.)?")
 OF_AUX = "aux_classifier."
+OF_PSPNET = "aux_classifier.classifier.convs."
+OF_CAMS = "background_channel"  # the one tensor that no other network has
+OF_CORRELATION = "correlation."
 OF_TEMPERATURE = ".temperature."  # in the names of a learned temperature
 
 
@@ -133,8 +143,8 @@ def fitting_flags(state: dict[str, Tensor]) -> dict[str, Any] | None:
         last = last_layer(state)
     except IndexError:
         return None
-    models = [model for model in MODELS if model != "deeplabv3plus_timm"]
-    for kind, model in product(CLASS_HEADS, models):
+    shapes = {name: size for name, size in shapes.items() if not name.startswith(OF_CORRELATION)}
+    for kind, model in product(CLASS_HEADS, models_like(state)):
         candidate = architecture(model, separable, HeadOptions(kind, temperature), pyramid)
         if candidate.keys() == shapes.keys() and all(
             candidate[name] == shapes[name] for name in candidate if name not in last
@@ -146,16 +156,32 @@ def fitting_flags(state: dict[str, Tensor]) -> dict[str, Any] | None:
                 "temperature": temperature,
                 "aux_head": pyramid is not None and model not in TWO_HEADED,
             }
-            if pyramid is not None:
+            if pyramid is not None and model not in PSPNET_MODELS:
                 fit |= {"head_norm": pyramid.norm, "use_se": pyramid.squeeze_excitation}
             return fit
     return None
 
 
+def models_like(state: dict[str, Tensor]) -> list[str]:
+    """The models of the family that a few names tell, so that not all have to be built."""
+    models = [model for model in MODELS if model != "deeplabv3plus_timm"]
+    for mark, family in ((OF_CAMS, CAM_MODELS), (OF_PSPNET, PSPNET_MODELS)):
+        if any(name.startswith(mark) for name in state):
+            return [model for model in models if model in family]
+    return [model for model in models if model not in CAM_MODELS | PSPNET_MODELS]
+
+
 def architecture(
     model: str, separable_conv: bool, head: HeadOptions, pyramid: PyramidOptions | None
 ) -> dict[str, torch.Size]:
-    """Names and shapes of the tensors of a network of two classes, without counters."""
+    """Names and shapes of the tensors of a network of two classes.
+
+    Without counters, and without the refinement of activation maps, which a network may lack.
+    """
     with torch.device("meta"):
         network = build_model(model, 2, separable_conv=separable_conv, head=head, pyramid=pyramid)
-    return {name: t.shape for name, t in network.state_dict().items() if t.dim() != 0}
+    return {
+        name: tensor.shape
+        for name, tensor in network.state_dict().items()
+        if tensor.dim() != 0 and not name.startswith(OF_CORRELATION)
+    }

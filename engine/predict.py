@@ -19,6 +19,7 @@ Size = tuple[int, int]  # (H, W)
 AMP_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 LEAST_PROBABILITY = torch.finfo(torch.float32).tiny  # what underflows has a finite log so
 PUBLISHED = HeadFusion()
+LONG_OF_SHORT = 4  # greatest long side in short sides, of ``fitting_sides``
 
 
 class Predicts(Protocol):
@@ -47,6 +48,8 @@ class Predictor:
         method: its ``predict`` is called, nothing else.
         infer_size: (H, W) that the network sees, or a function from the images' own size to it,
             such as ``fitting``; None for their own. Bilinear with antialiasing, as the loaders do.
+        short_side: instead of ``infer_size``: every pass fits the images into a box of this short
+            side times its scale, see ``fitting_sides``, as URN's probabilities are made.
         window: (H, W) of the windows that the network sees one by one, None for whole images. A
             side of the image that is shorter than the window is seen whole, without padding.
         overlap: least share of a window that the next one covers again; the last window is
@@ -68,6 +71,7 @@ class Predictor:
         method: Predicts,
         *,
         infer_size: Size | Callable[[Size], Size] | None = None,
+        short_side: int | None = None,
         window: Size | None = None,
         overlap: float = 1 / 3,
         flip: bool = False,
@@ -79,7 +83,9 @@ class Predictor:
         align_corners: bool = False,
     ) -> None:
         self.method = method
+        assert infer_size is None or short_side is None, "both say what the network sees"
         self.infer_size = infer_size
+        self.short_side = short_side
         self.window = window
         self.overlap = overlap
         sides = (False, True) if flip else (False,)
@@ -96,7 +102,7 @@ class Predictor:
         for scale, mirrored in self.passes:
             fused.add(self._one_pass(images, scale, mirrored, needs))
         prediction = fused.result()
-        if len(self.passes) > 1 or self.infer_size or self.window:
+        if len(self.passes) > 1 or self.infer_size or self.short_side or self.window:
             return with_ensemble_mean(prediction)
         return prediction
 
@@ -105,9 +111,7 @@ class Predictor:
     ) -> Prediction:
         """One whole-image prediction at the images' size."""
         own: Size = (images.shape[-2], images.shape[-1])
-        chosen = self.infer_size(own) if callable(self.infer_size) else self.infer_size
-        height, width = chosen or own
-        seen = resize_images(images, (round(height * scale), round(width * scale)))
+        seen = resize_images(images, self.seen_size(own, scale))
         if mirrored:
             seen = seen.flip(-1)
         size: Size = (seen.shape[-2], seen.shape[-1])
@@ -120,6 +124,14 @@ class Predictor:
             return resize(prediction, own)
         prediction = self._upsampled(prediction, own) if whole else resize(prediction, own)
         return replace_fields(prediction, LOGIT_FIELDS, log_of)
+
+    def seen_size(self, own: Size, scale: float) -> Size:
+        """What the network sees in a pass over images of this size, (H, W)."""
+        if self.short_side is not None:
+            return fitting_sides(own, self.short_side * scale)
+        chosen = self.infer_size(own) if callable(self.infer_size) else self.infer_size
+        height, width = chosen or own
+        return round(height * scale), round(width * scale)
 
     def _forward(self, images: Tensor, needs: frozenset[str]) -> Prediction:
         """One call of the network, its heads fused, in float32 unless autocast is asked for.
@@ -168,6 +180,21 @@ def fitting(size: Size, box: Size) -> Size:
     """The largest size of the same aspect that fits into a box."""
     factor = min(box[0] / size[0], box[1] / size[1])
     return round(size[0] * factor), round(size[1] * factor)
+
+
+def fitting_sides(size: Size, short: float) -> Size:
+    """The largest size of the same aspect whose short side is at most N and its long side 4 N.
+
+    Which side is which follows from the image. As published (mmcv's ``imrescale``), the limits are
+    the whole parts of N and 4 N and the sides are rounded half up.
+
+    Args:
+        size: (H, W) of the image.
+        short: N, at least 1.
+    """
+    factor = min(int(short) / min(size), int(LONG_OF_SHORT * short) / max(size))
+    height, width = (max(1, int(side * factor + 0.5)) for side in size)
+    return height, width
 
 
 def smaller(window: Size, size: Size) -> Size:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from argparse import _ArgumentGroup
+from argparse import Namespace, _ArgumentGroup
+from collections.abc import Iterable
 from pathlib import Path
 
 from engine.scoring import score_names
 from utils.arguments import Flat, at_least, size, within
 
 HEAD_FUSIONS = ("logits", "probs", "main", "aux")
+
+OF_SEEN_SIZE = ("infer_size", "infer_fit", "infer_short_side")  # one of them
 
 
 def add_prediction_flags(group: _ArgumentGroup) -> None:
@@ -19,9 +22,20 @@ def add_prediction_flags(group: _ArgumentGroup) -> None:
     add("--eval_centre", type=size, help="images to this height, the middle cut or padded")
     add("--infer_size", type=size, help="what the network sees; scores stay at the label's size")
     add("--infer_fit", type=size, help="the same, but keep the aspect: the largest that fits in")
+    add(
+        "--infer_short_side",
+        type=at_least(2),
+        metavar="N",
+        help="the same: its short side is N, its long one at most 4 N; times each of --eval_scales",
+    )
     add("--val_batch_size", type=at_least(1), default=4)
     add("--sliding_window", type=size, metavar="SIZE", help="predict window by window")
-    add("--window_overlap", type=within(0, 0.9), default=1 / 3, help="share of a window")
+    add(
+        "--window_overlap",
+        type=within(0, 0.9),
+        default=1 / 3,
+        help="share of a window; 0.0625 of 512 is a stride of 480",
+    )
     add("--eval_flip", action="store_true", help="also predict the mirrored image")
     add("--eval_scales", type=within(0.1, 10), nargs="+", default=[1.0])
     add(
@@ -43,6 +57,7 @@ def add_prediction_flags(group: _ArgumentGroup) -> None:
         default="logits",
         help="probs: softmax at the heads' resolution, then to the label's size",
     )
+    add("--eval_crf", action="store_true", help="refine probabilities by a dense CRF, as URN does")
     add("--mc_samples", type=at_least(1), help="dropout passes of a test; of uce's training: 10")
     add("--eval_amp", choices=("off", "bf16", "fp16"), default="off")
     add("--calibrator", type=Path, metavar="FILE", help="of --fit_calibrator, on every prediction")
@@ -57,3 +72,16 @@ def add_prediction_flags(group: _ArgumentGroup) -> None:
     )
     add("--server_format", action="store_true", help="also label ids as a test server wants them")
     add("--save_probs", action="store_true", help="with --predict: class probabilities, float16")
+
+
+def check_prediction_flags(opts: Namespace) -> Iterable[str]:
+    """Problems with what the network sees, each one sentence that names the fix."""
+    given = [name for name in OF_SEEN_SIZE if getattr(opts, name)]
+    if len(given) > 1:
+        yield f"--{given[0]} and --{given[1]} both say what the network sees; give one"
+    least = min(opts.eval_scales)
+    if opts.infer_short_side and opts.infer_short_side * least < 1:
+        yield (
+            f"--infer_short_side {opts.infer_short_side} times --eval_scales {least:g} is less than"
+            " one pixel: give a longer side"
+        )

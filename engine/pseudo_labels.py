@@ -22,9 +22,13 @@ from datasets.label_files import (
 from datasets.map_folders import map_path
 from datasets.parallel import threaded
 from datasets.pseudo_labels import LABELS
-from datasets.transforms import eval_transform
-from engine import build
-from engine.map_making import MapWriter, describe_maps, make_maps, refuse_not_finite
+from engine.map_making import (
+    MapWriter,
+    describe_maps,
+    images_of_maps,
+    make_maps,
+    refuse_not_finite,
+)
 from engine.trained import Trained
 from utils.class_map import class_map
 from utils.types import IGNORE_INDEX, Batch, Prediction
@@ -87,7 +91,7 @@ def run_pseudo_label_making(opts: Namespace) -> int:
     Raises:
         ValueError: if the network has more than 255 classes, and as ``make_maps`` does.
     """
-    dataset = build.data_set(opts, opts.train_split, eval_transform(None), labelled=False)
+    dataset = images_of_maps(opts)
     directory = label_directory(opts)
 
     def describe(trained: Trained) -> dict[str, Any]:

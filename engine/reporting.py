@@ -37,6 +37,7 @@ NOT_TOLD_APART = INCIDENTAL | {
     *("random_seed", "weight", "mask_dir", "crop_val", "val_batch_size", "val_interval"),
     *("report", "report_dir", "baseline", "minority", "bootstrap", "make_uncertainty_masks"),
     *("make_pseudo_labels", "pseudo_dir", "init", "target_root", "miou_subsets"),
+    *("weight_dir", "cam_dir", "flag_threshold", "image_tags"),
     *("robustness_source", "confidence", "parity", "per_scene", "image_bootstrap"),
     *("ood_score", "ood_threshold", "component_sizes", "meta_threshold", "score_statistics"),
     # of fitting a calibrator; the calibrator of a test says what it was fitted with
@@ -78,6 +79,14 @@ OF_TRAINING = (
                 "pseudo_dir",
                 "pseudo_threshold",
             ),
+            *("norm_eval", "lr_floor", "underfit", "underfit_beta", "underfit_k"),
+            *("base_size", "long_side", "multi_crop_scales", "multi_crop_stride"),
+            *("photometric_distortion", "label_damage", "weight_dir", "weight_threshold"),
+            *("weighting", "label_source", "image_tags"),
+            *("cam_inference", "cam_scales", "cam_crop", "cam_stride", "cam_crf_iterations"),
+            *("crf_iterations", "cam_threshold", "cv_scale", "background_power"),
+            *("response_preset", "response_scales", "response_decoder", "response_reduce"),
+            *("response_normalize", "restrict_to_tags", "save_uncertainty"),
         }
     )
     | flags_of_methods()

@@ -13,6 +13,7 @@ from network import MODELS
 
 OF_A_COMMAND = {  # never taken over from a checkpoint
     *("test_only", "predict", "make_uncertainty_masks", "make_pseudo_labels", "report"),
+    *("make_cams", "make_pseudo_masks", "make_response_weights"),
     *(
         "check_data",
         "list",
@@ -36,10 +37,12 @@ OF_A_COMMAND = {  # never taken over from a checkpoint
         *("robustness_source", "miou_subsets", "ignore_unshared"),
     ),
 }
+# actions that write maps of the training images
+MAKING = ("make_uncertainty_masks", "make_pseudo_labels", "make_cams", "make_response_weights")
 FIXED_BY_CHECKPOINT = (
     *("model", "backbone", "separable_conv", "member", "num_models"),
     *("head", "temperature", "temperature_floor"),
-    *("aux_head", "head_norm", "use_se"),
+    *("aux_head", "head_norm", "use_se", "cam_consistency"),
 )
 NETWORK_FLAGS = (
     *(*FIXED_BY_CHECKPOINT, "output_stride", "dropout", "droprate", "head_init"),
@@ -47,7 +50,8 @@ NETWORK_FLAGS = (
 )
 DATA_FLAGS = (
     *("data_root", "year", "condition", "val_split", "crop_size"),
-    *("eval_size", "eval_centre", "infer_size", "infer_fit", "sliding_window", "window_overlap"),
+    *("eval_size", "eval_centre", "infer_size", "infer_fit", "infer_short_side"),
+    *("sliding_window", "window_overlap"),
 )
 OF_TARGET = {  # whose images get pseudo labels
     "dataset": "target_dataset",
@@ -85,13 +89,13 @@ def typed_values(opts: Namespace) -> dict[str, Any]:
 def wanted_flags(opts: Namespace) -> set[str] | None:
     """The names that an action takes from a checkpoint; None for all of a run that goes on."""
     joined = opts.model == "deep_ensemble"
-    makes = opts.make_uncertainty_masks or opts.make_pseudo_labels
+    makes = any(getattr(opts, name) for name in MAKING)
     if opts.test_only or opts.predict or makes or opts.fit_calibrator or opts.fit_score:
         wanted = {"dataset", *DATA_FLAGS} | (set() if joined else {"method", *NETWORK_FLAGS})
         if opts.fit_calibrator == "local":
             wanted -= {"method"}
         if makes or opts.fit_score:
-            wanted |= {"train_split", "train_transform"}
+            wanted |= {"train_split", "train_transform", "image_tags"}
         return wanted
     return None if opts.continue_training else set()
 

@@ -35,6 +35,7 @@ INCIDENTAL = frozenset(
         *("vis_port", "vis_env", "vis_num_samples", "save_val_results", "server_format"),
         *("test_only", "predict", "check_data", "list", "save_probs", "metrics", "scores"),
         *("make_uncertainty_masks", "make_pseudo_labels", "weight", "report"),
+        *("make_cams", "make_pseudo_masks", "make_response_weights", "crf_workers"),
         *("fit_calibrator", "fit_score"),
         *("report_dir", "baseline", "minority", "bootstrap", "robustness_source", "lts_cache_gb"),
     }

@@ -3,48 +3,51 @@
 from __future__ import annotations
 
 from argparse import Namespace, _ArgumentGroup
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 
+from torch import Tensor
+
 from datasets.base import SegDataset
 from datasets.class_uniform import ClassUniform, find_centroids
+from datasets.damage import DamagedLabels
 from datasets.epochs import EpochOrder, Permutations, epoch_steps
+from datasets.items import Item
 from datasets.joined import Joined
 from datasets.pseudo_labels import PseudoLabels
-from datasets.resize_crop import refuse_small
-from datasets.transforms import Blur, Transform, train_transform
+from datasets.response_weights import ResponseWeights
+from datasets.taxonomy import SegClass
+from datasets.transforms import Transform
 from datasets.uncertainty_masks import UncertaintyMasks
+from engine.augmentation import random_transform
 from engine.build import data_set
+from engine.image_tags import give_tags
+from engine.map_making import images_of_maps
 from engine.pseudo_labels import label_directory
 from methods import METHODS
-from utils.arguments import at_least, choice, ids, size, within
+from utils.arguments import at_least, ids, within
 from utils.log import logger
 
 COARSE_SPLIT = "train_extra"
-OF_RESIZE_CROP = ("input_size", "crop_classes", "autoaug")
 OF_CLASS_UNIFORM = ("class_uniform_tile", "coarse_boost_classes", "max_cu_epoch")
 
 
 def add_sampling_flags(group: _ArgumentGroup) -> None:
-    """How training images are drawn, cut and changed."""
+    """Which images an epoch shows, and which labels they have."""
     add = group.add_argument
     add(
-        "--train_transform",
-        type=choice("transform", ("resize", "scale_crop", "resize_crop")),
-        default="resize",
-        help="resize: to crop_size, aspect not kept; scale_crop: random scale, padded random crop;"
-        " resize_crop: to input_size times a random scale, random crop",
+        "--image_tags",
+        metavar="SOURCE",
+        help="which classes an image shows: masks (from the label files), xml (VOC's annotations),"
+        " or a .csv or .json file of id and class names",
     )
-    add("--scale_range", type=within(0.1, 10), nargs=2, default=(0.5, 2.0), help="of both crops")
-    add("--input_size", type=size, help="of resize_crop: N or HxW; default: the image's own")
-    add("--crop_classes", type=at_least(0), default=0, help="of resize_crop: show more, 10 tries")
-    add("--autoaug", action="store_true", help="of resize_crop: AutoAugment's colours")
-    add("--scale_filter", choices=("bilinear", "bicubic"), default="bilinear", help="of scale_crop")
-    add("--flip", type=within(0, 1), default=0.0, help="probability of a mirrored sample")
-    add("--color_jitter", type=within(0, 1), default=0.0, help="0.5: brightness, contrast, ...")
-    add("--hue_jitter", type=within(0, 0.5), default=0.0, help="greatest shift, of the full circle")
-    add("--blur", choices=("none", "gaussian", "bilateral"), default="none", help="random strength")
+    add(
+        "--label_damage",
+        type=within(0, 1),
+        metavar="SHARE",
+        help="train on damaged labels: this share of the objects too wide, the others too narrow",
+    )
     add("--class_uniform_pct", type=within(0, 1), default=0.0, help="share of an epoch by class")
     add("--class_uniform_tile", type=at_least(1), default=1024, help="side, in label pixels")
     add("--coarse_boost_classes", type=ids, metavar="ID,ID", help="also from coarse labels")
@@ -52,7 +55,7 @@ def add_sampling_flags(group: _ArgumentGroup) -> None:
 
 
 def check_sampling_flags(opts: Namespace) -> Iterable[str]:
-    """Problems with what training sees, each one sentence that names the fix."""
+    """Problems with which images training sees, each one sentence that names the fix."""
     if opts.class_uniform_pct == 0:
         for name in OF_CLASS_UNIFORM:
             if name in opts.typed:
@@ -62,9 +65,6 @@ def check_sampling_flags(opts: Namespace) -> Iterable[str]:
             "--class_uniform_pct cuts crops round each class's centroids: add --train_transform"
             " scale_crop"
         )
-    if opts.scale_filter != "bilinear" and opts.train_transform != "scale_crop":
-        yield "--scale_filter is of --train_transform scale_crop, which is not chosen"
-    yield from check_resize_crop(opts)
     if opts.coarse_boost_classes and opts.dataset != "cityscapes":
         yield f"--coarse_boost_classes needs --dataset cityscapes; {opts.dataset} has none"
     if opts.max_cu_epoch and not opts.coarse_boost_classes:
@@ -76,34 +76,66 @@ def check_sampling_flags(opts: Namespace) -> Iterable[str]:
         yield "--epochs and --total_itrs both say how long to train; give one"
     if opts.coarse_boost_classes and METHODS[opts.method].reads_masks(opts):
         yield "--coarse_boost_classes adds images that have no uncertainty masks: leave it out"
+    yield from check_label_flags(opts)
 
 
-def check_resize_crop(opts: Namespace) -> Iterable[str]:
-    """Problems with ``--train_transform resize_crop`` and the flags that belong to it."""
-    if opts.train_transform != "resize_crop":
-        for name in OF_RESIZE_CROP:
+def check_label_flags(opts: Namespace) -> Iterable[str]:
+    """Problems with where labels come from."""
+    method = METHODS[opts.method]
+    if method.reads_image_labels(opts):
+        if not opts.image_tags:
+            yield (
+                f"--method {opts.method} learns which classes an image shows: add --image_tags"
+                " masks, xml, or a .csv or .json file"
+            )
+        for name in ("pseudo_dir", "weight_dir", "label_damage", "coarse_boost_classes"):
             if name in opts.typed:
-                yield f"--{name} is of --train_transform resize_crop, which is not chosen"
-    elif opts.input_size is not None:
-        least = opts.scale_range[0]
-        try:
-            refuse_small(opts.crop_size, opts.input_size, least, "the smallest resize")
-        except ValueError as error:
-            yield f"--crop_size, --input_size and --scale_range do not go together: {error}"
+                yield f"--{name} is of pixel labels, which --method {opts.method} does not read"
+    elif "image_tags" in opts.typed:
+        yield f"--image_tags is of image labels, which --method {opts.method} does not read"
+    own = opts.pseudo_dir is None and (opts.weight_dir is None or opts.label_source == "original")
+    if opts.label_damage is not None and not own:
+        yield "--label_damage changes the labels of the data set, and others are read: leave it out"
+    if opts.weight_dir is not None and not method.reads_weights:
+        yield f"--weight_dir weighs pixels, which --method {opts.method} does not: leave it out"
 
 
 def training_data(opts: Namespace) -> SegDataset:
-    """The split to train on, with its random transforms and, where they are read, its masks.
+    """The split to train on, with its random transforms and, where they are read, its maps.
 
-    With ``--coarse_boost_classes`` the coarsely labelled images come after it.
+    Labels are those of the split, pseudo labels, or those of response weights. With
+    ``--coarse_boost_classes`` the coarsely labelled images come after it.
+
+    Raises:
+        ValueError: as ``data_set`` does, and if a map is missing, stale or of another size.
+    """
+    transform = random_transform(opts)
+    weights = response_weights(opts) if opts.weight_dir is not None else None
+    if METHODS[opts.method].reads_image_labels(opts):
+        dataset = image_labelled(opts, transform)
+    elif weights is not None and weights.reads_labels:
+        dataset = labelled_by(opts, transform, weights.label, weights.classes)
+    elif opts.pseudo_dir is not None or METHODS[opts.method].reads_pseudo_labels(opts):
+        dataset = pseudo_labelled(opts, transform)
+    else:
+        dataset = own_labels(opts, transform)
+    if weights is not None:
+        dataset.weight = weights
+    if opts.coarse_boost_classes:
+        return Joined([dataset, data_set(opts, COARSE_SPLIT, transform)])
+    return dataset
+
+
+def own_labels(opts: Namespace, transform: Transform) -> SegDataset:
+    """The training split with the labels of its files, and uncertainty masks where they are read.
 
     Raises:
         ValueError: as ``data_set`` does, and if a mask is missing, stale or of another size.
     """
-    transform = random_transform(opts)
-    if METHODS[opts.method].reads_pseudo_labels(opts):
-        return pseudo_labelled(opts, transform)
-    dataset = data_set(opts, opts.train_split, transform)
+    damage = None
+    if opts.label_damage is not None:
+        damage = DamagedLabels(opts.label_damage, seed=opts.random_seed)
+    dataset = data_set(opts, opts.train_split, transform, damage=damage)
     if opts.train_split.endswith(("_cv1", "_cv2")):
         logger.warning(
             "%s trains on cities of the official val split: its mIoU is not comparable with that"
@@ -114,48 +146,74 @@ def training_data(opts: Namespace) -> SegDataset:
         masks = UncertaintyMasks(mask_directory(opts))
         masks.check(dataset)
         dataset.weight = masks
-    if opts.coarse_boost_classes:
-        return Joined([dataset, data_set(opts, COARSE_SPLIT, transform)])
+    return dataset
+
+
+def image_labelled(opts: Namespace, transform: Transform) -> SegDataset:
+    """The images of the training split with the classes that each shows; pixels have no labels.
+
+    Raises:
+        ValueError: if an image has no tags, or tags make no sense.
+    """
+    dataset = data_set(opts, opts.train_split, transform, labelled=False)
+    give_tags(opts, dataset)
     return dataset
 
 
 def pseudo_labelled(opts: Namespace, transform: Transform) -> SegDataset:
     """The images of the training split with pseudo labels, in the classes of those.
 
-    The split's own label files are neither listed nor read.
-
     Raises:
         ValueError: if pseudo labels are missing, damaged, or not those of these images.
     """
     labels = PseudoLabels(label_directory(opts), opts.pseudo_threshold)
-    dataset = data_set(
-        opts,
-        opts.train_split,
-        transform,
-        labelled=False,
-        label_source=labels,
-        classes=labels.classes,
-    )
+    dataset = labelled_by(opts, transform, labels, labels.classes)
     labels.check(dataset)
     return dataset
 
 
-def random_transform(opts: Namespace) -> Transform:
-    """The transform that the flags describe."""
-    blur: Blur = opts.blur
-    return train_transform(
-        opts.train_transform,
-        opts.crop_size,
-        flip=opts.flip,
-        colour_jitter=opts.color_jitter,
-        scale_range=tuple(opts.scale_range),
-        scale_filter=opts.scale_filter,
-        hue=opts.hue_jitter,
-        blur=blur,
-        input_size=opts.input_size,
-        crop_classes=opts.crop_classes,
-        autoaug=opts.autoaug,
+def labelled_by(
+    opts: Namespace,
+    transform: Transform,
+    source: Callable[[Item], Tensor],
+    classes: tuple[SegClass, ...] | None,
+) -> SegDataset:
+    """The images of the training split with labels from elsewhere.
+
+    The split's own label files are neither listed nor read.
+
+    Args:
+        opts: the flags.
+        transform: of the samples.
+        source: of the labels.
+        classes: of the labels; None for those of the data set.
+    """
+    return data_set(
+        opts,
+        opts.train_split,
+        transform,
+        labelled=False,
+        label_source=source,
+        classes=classes,
     )
+
+
+def response_weights(opts: Namespace) -> ResponseWeights:
+    """The response weights of the images of the training split.
+
+    Raises:
+        ValueError: if they are missing, damaged, or not those of these images.
+    """
+    images = images_of_maps(opts)
+    weights = ResponseWeights(
+        opts.weight_dir,
+        threshold=opts.weight_threshold,
+        weighting=opts.weighting,
+        label_source=opts.label_source,
+        classes=images.classes,
+    )
+    weights.check(images)
+    return weights
 
 
 def mask_directory(opts: Namespace) -> Path:

@@ -14,6 +14,8 @@ from losses.focal import focal_loss
 from losses.image_weighted import Reduction, image_weighted_cross_entropy
 from losses.relaxed_boundary import relaxed_boundary_loss
 from losses.uncertainty import uce, uncertainty_cross_entropy
+from losses.underfitting import Kind as Underfit
+from losses.underfitting import Underfitting
 
 
 class Loss(Protocol):
@@ -39,6 +41,7 @@ class LossEntry:
         binary_only: whether the data set must have exactly two classes.
         reads: what the map over the pixels means: a ``weight`` that may be left out, or the
             ``uncertainty`` that the loss cannot do without.
+        pixelwise: whether it is a mean of one loss for each pixel, which ``underfit`` can change.
     """
 
     function: Callable[..., Tensor]
@@ -47,26 +50,32 @@ class LossEntry:
     options: Mapping[str, str] = field(default_factory=dict)
     binary_only: bool = False
     reads: Literal["weight", "uncertainty"] = "weight"
+    pixelwise: bool = False
 
 
 LOSSES: dict[str, LossEntry] = {
-    "cross_entropy": LossEntry(cross_entropy, "mean cross entropy over the labelled pixels"),
+    "cross_entropy": LossEntry(
+        cross_entropy, "mean cross entropy over the labelled pixels", pixelwise=True
+    ),
     "class_weighted_cross_entropy": LossEntry(
         cross_entropy,
         "cross entropy, each class weighted by the inverse of its share of the training labels",
         options={"class_weights": "class_weights"},
+        pixelwise=True,
     ),
     "focal_loss": LossEntry(
         focal_loss,
         "cross entropy faded by (1 - p)^gamma, mean over all pixels (gamma 0 as published)",
         normalize="all",
         options={"gamma": "focal_gamma", "alpha": "focal_alpha"},
+        pixelwise=True,
     ),
     "uncertainty_cross_entropy": LossEntry(
         uncertainty_cross_entropy,
         "(1 + U)^2 CE with the instance uncertainty U, mean over all pixels",
         normalize="all",
         reads="uncertainty",
+        pixelwise=True,
     ),
     "uce": LossEntry(
         uce,
@@ -74,6 +83,7 @@ LOSSES: dict[str, LossEntry] = {
         normalize="all",
         options={"alpha": "alpha"},
         reads="uncertainty",
+        pixelwise=True,
     ),
     "image_weighted_cross_entropy": LossEntry(
         image_weighted_cross_entropy,
@@ -118,6 +128,9 @@ class LossSettings:
         relaxed: whether its relaxation is on.
         strict_classes: train ids that it does not relax.
         boundary_weight: of boundary pixels once its relaxation is off.
+        underfit: how losses of pixels are transformed where their mean is below ``underfit_beta``.
+        underfit_beta: least mean loss that is left alone.
+        underfit_k: limit or exponent of the transform.
     """
 
     normalize: Normalize | None = None
@@ -132,6 +145,9 @@ class LossSettings:
     relaxed: bool = True
     strict_classes: Sequence[int] = ()
     boundary_weight: float = 2.0
+    underfit: Literal["off"] | Underfit = "off"
+    underfit_beta: float = 0.5
+    underfit_k: float = 0.5
 
 
 def build_loss(name: str, settings: LossSettings = LossSettings()) -> Loss:
@@ -142,8 +158,8 @@ def build_loss(name: str, settings: LossSettings = LossSettings()) -> Loss:
         settings: of all losses.
 
     Raises:
-        ValueError: if the name is unknown, class weights are missing, or a divisor is asked of
-            a loss that has none.
+        ValueError: if the name is unknown, class weights are missing, or a divisor or a transform
+            of the pixels' losses is asked of a loss that has none.
     """
     if name not in LOSSES:
         raise ValueError(f"no loss is called {name!r}; there are {', '.join(LOSSES)}")
@@ -157,6 +173,12 @@ def build_loss(name: str, settings: LossSettings = LossSettings()) -> Loss:
         raise ValueError(f"{name} needs one weight for each class")
     if entry.normalize is not None:
         chosen["normalize"] = settings.normalize or entry.normalize
+    if settings.underfit != "off":
+        if not entry.pixelwise:
+            raise ValueError(underfit_mistake(name))
+        chosen["underfit"] = Underfitting(
+            settings.underfit, settings.underfit_beta, settings.underfit_k
+        )
 
     def loss(logits: Tensor, labels: Tensor, pixels: Tensor | None = None) -> Tensor:
         """The named function with its settings."""
@@ -164,3 +186,12 @@ def build_loss(name: str, settings: LossSettings = LossSettings()) -> Loss:
         return entry.function(logits, labels, **{entry.reads: pixels}, **chosen)
 
     return loss
+
+
+def underfit_mistake(name: str) -> str:
+    """The message for pretended under-fitting of a loss that is no mean over pixels."""
+    known = ", ".join(key for key, entry in LOSSES.items() if entry.pixelwise)
+    return (
+        f"--underfit transforms the losses of pixels, of which {name} is no mean: it goes with"
+        f" {known}"
+    )

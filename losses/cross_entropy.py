@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from losses.underfitting import Underfitting, pretended_underfitting
 from utils.types import IGNORE_INDEX
 
 Normalize = Literal["valid", "all"]
@@ -38,6 +39,7 @@ def cross_entropy(
     class_weights: Tensor | None = None,
     normalize: Normalize = "valid",
     ignore_index: int = IGNORE_INDEX,
+    underfit: Underfitting | None = None,
 ) -> Tensor:
     """Mean cross entropy: sum_x weight(x) w_y(x) CE(x) divided by what ``normalize`` says.
 
@@ -49,6 +51,7 @@ def cross_entropy(
         normalize: "valid" divides by the labelled pixels, or by the sum of their class weights
             as torch does; "all" by the number of all pixels.
         ignore_index: label of pixels that do not count.
+        underfit: of ``mean_over_pixels``.
 
     Returns:
         Scalar in float32 or wider; exactly 0, with zero gradient, when no pixel is labelled.
@@ -61,7 +64,25 @@ def cross_entropy(
         loss = loss * share
     if weight is not None:
         loss = loss * weight
-    return loss.sum() / divisor(share, normalize)
+    return mean_over_pixels(loss, share, normalize, underfit)
+
+
+def mean_over_pixels(
+    loss: Tensor, share: Tensor, normalize: Normalize, underfit: Underfitting | None = None
+) -> Tensor:
+    """The mean of losses that are weighted already, transformed where the network fits too well.
+
+    Args:
+        loss: (N, H, W), 0 where there is no label.
+        share: (N, H, W), of ``divisor``.
+        normalize: of ``divisor``; with "valid" pixels without a share count nowhere.
+        underfit: settings of ``pretended_underfitting``; None for the mean alone.
+    """
+    total = divisor(share, normalize)
+    if underfit is None:
+        return loss.sum() / total
+    labelled = share > 0 if normalize == "valid" else None
+    return pretended_underfitting(loss, **underfit._asdict(), labelled=labelled, divisor=total)
 
 
 def divisor(share: Tensor, normalize: Normalize) -> Tensor:
@@ -72,6 +93,6 @@ def divisor(share: Tensor, normalize: Normalize) -> Tensor:
         normalize: "valid" for the sum of ``share``, "all" for the number of pixels.
     """
     if normalize == "all":
-        return share.new_tensor(share.numel())
+        return share.new_full((), share.numel())  # a copy from the host would wait for the device
     total = share.sum()
     return torch.where(total > 0, total, torch.ones_like(total))

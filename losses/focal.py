@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from losses.cross_entropy import Normalize, divisor, pixel_cross_entropy
+from losses.cross_entropy import Normalize, mean_over_pixels, pixel_cross_entropy
+from losses.underfitting import Underfitting
 from utils.types import IGNORE_INDEX
 
 
@@ -18,6 +19,7 @@ def focal_loss(
     alpha: float = 1.0,
     normalize: Normalize = "all",
     ignore_index: int = IGNORE_INDEX,
+    underfit: Underfitting | None = None,
 ) -> Tensor:
     """Mean of alpha (1 - p_y)^gamma CE (Lin et al. 2017, Eq. 5).
 
@@ -32,6 +34,7 @@ def focal_loss(
         alpha: factor of the whole loss.
         normalize: "all" divides by the number of pixels, "valid" by that of labelled ones.
         ignore_index: label of pixels that do not count.
+        underfit: of ``mean_over_pixels``.
 
     Returns:
         Scalar in float32 or wider; exactly 0, with zero gradient, when no pixel is labelled.
@@ -44,4 +47,4 @@ def focal_loss(
     if weight is not None:
         loss = loss * weight
     share = (labels != ignore_index).to(loss.dtype)
-    return alpha * loss.sum() / divisor(share, normalize)
+    return mean_over_pixels(alpha * loss, share, normalize, underfit)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from losses.cross_entropy import Normalize, cross_entropy
+from losses.underfitting import Underfitting
 from utils.types import IGNORE_INDEX
 
 INSTANCE_EXPONENT = 2  # of the published instance-wise loss
@@ -17,6 +18,7 @@ def uncertainty_cross_entropy(
     uncertainty: Tensor,
     normalize: Normalize = "all",
     ignore_index: int = IGNORE_INDEX,
+    underfit: Underfitting | None = None,
 ) -> Tensor:
     """Mean of (1 + U)^2 CE (Almeida, Dutra, Renna 2024, arXiv 2407.12609).
 
@@ -27,6 +29,7 @@ def uncertainty_cross_entropy(
         normalize: "all" divides by the number of pixels, void included, as published; "valid" by
             that of labelled ones.
         ignore_index: label of pixels that do not count.
+        underfit: of ``mean_over_pixels``.
 
     Returns:
         Scalar in float32 or wider: cross entropy where U is 0, four times it where U is 1.
@@ -38,6 +41,7 @@ def uncertainty_cross_entropy(
         alpha=INSTANCE_EXPONENT,
         normalize=normalize,
         ignore_index=ignore_index,
+        underfit=underfit,
     )
 
 
@@ -49,6 +53,7 @@ def uce(
     alpha: float = 0.0,
     normalize: Normalize = "all",
     ignore_index: int = IGNORE_INDEX,
+    underfit: Underfitting | None = None,
 ) -> Tensor:
     """Mean of (1 + sigma)^alpha CE: pixel-wise uncertainty-aware cross entropy (U-CE).
 
@@ -61,11 +66,17 @@ def uce(
         normalize: "all" divides by the number of pixels, void included, as published; "valid" by
             that of labelled ones.
         ignore_index: label of pixels that do not count.
+        underfit: of ``mean_over_pixels``.
 
     Returns:
         Scalar in float32 or wider.
     """
     weight = (1 + uncertainty.detach()) ** alpha
     return cross_entropy(
-        logits, labels, weight=weight, normalize=normalize, ignore_index=ignore_index
+        logits,
+        labels,
+        weight=weight,
+        normalize=normalize,
+        ignore_index=ignore_index,
+        underfit=underfit,
     )

@@ -1,6 +1,7 @@
 """Methods by the name typed after ``--method``."""
 
 from methods.base import Method
+from methods.cam import Cam
 from methods.ensemble import Ensemble
 from methods.local_temperature import LocalTemperatureScaling
 from methods.mrnet import MRNet
@@ -12,6 +13,7 @@ METHODS: dict[str, type[Method]] = {
     "ensemble": Ensemble,
     "mrnet": MRNet,
     "rectified": Rectified,
+    "cam": Cam,
     "local_temperature": LocalTemperatureScaling,
 }
 

@@ -63,6 +63,7 @@ class Method(nn.Module):
     defaults: ClassVar[dict[str, Any]] = {}  # flag values of the published command
     selection: ClassVar[Selection] = MIOU  # how validation tells the best state
     trains_network: ClassVar[bool] = True  # False: the segmentation network stays as it is
+    reads_weights: ClassVar[bool] = False  # whether the loss weighs pixels by the batch's weight
     skips_parameters: ClassVar[bool] = False  # whether a step may leave parameters without gradient
 
     def __init__(self, opts: Namespace, num_classes: int) -> None:
@@ -96,6 +97,11 @@ class Method(nn.Module):
         return False
 
     @classmethod
+    def reads_image_labels(cls, opts: Namespace) -> bool:
+        """Whether training reads image-level labels, and no pixel labels."""
+        return False
+
+    @classmethod
     def reads_target(cls, opts: Namespace) -> bool:
         """Whether batches carry the images of a target domain."""
         return False
@@ -125,6 +131,7 @@ class Method(nn.Module):
                 rescale=self.opts.rescale,
                 repoly=self.opts.repoly,
                 warm_up=self.opts.warm_up,
+                floor=self.opts.lr_floor,
             )
             for name, optimizer in optimizers.items()
         }

@@ -69,6 +69,7 @@ class Ensemble(Method):
         networks: trained members by name, in place of those that the flags describe.
     """
 
+    reads_weights = True
     defaults: ClassVar[dict[str, Any]] = {
         "model": "ensemble",
         "loss_type": "uncertainty_cross_entropy",

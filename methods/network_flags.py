@@ -18,7 +18,12 @@ def add_model_flags(group: _ArgumentGroup) -> None:
     add("--backbone", metavar="NAME", help="timm model of deeplabv3plus_timm, or see --num_models")
     add("--weight", type=Path, action=Repeated, metavar="FILE", help="a member of deep_ensemble")
     add("--external", metavar="MODULE:CALLABLE", help="evaluate a torch module from elsewhere")
-    add("--logits_dir", type=Path, metavar="DIR", help="evaluate arrays ID.npy (C, h, w)")
+    add(
+        "--logits_dir",
+        type=Path,
+        metavar="DIR",
+        help="evaluate arrays ID.npy (C, h, w), or label maps ID.png",
+    )
     add("--output_stride", type=int, choices=(8, 16), default=16)
     add("--separable_conv", action="store_true", help="depthwise-separable head")
     add("--head", choices=tuple(CLASS_HEADS), default="linear", help="cosine: AbeT's classes")
@@ -43,5 +48,6 @@ def add_model_flags(group: _ArgumentGroup) -> None:
         help="torchvision's weights, random weights, or a file with torchvision's keys",
     )
     add("--bn_momentum", type=within(0, 1), default=0.01, help="of the backbone's batch norms")
+    add("--norm_eval", action="store_true", help="the backbone's batch norms keep their statistics")
     add("--sync_bn", action="store_true", help="batch norm over all processes")
     add("--reset_head", action="store_true", help="take all of --ckpt but the last layer")

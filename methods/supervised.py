@@ -9,14 +9,14 @@ import torch
 from torch import Tensor, nn
 from torch.optim import SGD, Adam, AdamW, Optimizer
 
+from datasets import DATASETS
 from datasets.base import SegDataset
 from methods.base import Method
 from methods.repeated_sgd import RepeatedSGD, listed_times
 from methods.temperature_logs import temperature_logs
 from methods.training_loss import TrainingLoss
-from network import TWO_HEADED, PyramidOptions, build_model
+from network import TWO_HEADED, Network, PyramidOptions, build_model
 from network.backbone.base import frozen_statistics
-from network.deeplab import SegmentationModel
 from network.heads import HeadOptions
 from uncertainty.monte_carlo import top_class_deviation
 from utils.types import FEATURES, Batch, Prediction, SegOutput, StepOutput
@@ -24,7 +24,7 @@ from utils.types import FEATURES, Batch, Prediction, SegOutput, StepOutput
 DROPOUT_PASSES = 10  # of the uce loss, as published
 
 
-def build_network(opts: Namespace, num_classes: int) -> SegmentationModel:
+def build_network(opts: Namespace, num_classes: int) -> Network:
     """The network that the flags describe."""
     pyramid = PyramidOptions(
         opts.head_norm, opts.use_se, opts.droprate, full_init=opts.head_init == "full"
@@ -43,10 +43,12 @@ def build_network(opts: Namespace, num_classes: int) -> SegmentationModel:
             opts.head, opts.temperature, opts.temperature_floor, fast=opts.fast_cosine
         ),
         pyramid=pyramid if opts.aux_head or opts.model in TWO_HEADED else None,
+        freeze_bn=opts.norm_eval,
+        background=DATASETS[opts.dataset].background,
     )
 
 
-def build_optimizer(network: SegmentationModel, opts: Namespace, lr: float) -> Optimizer:
+def build_optimizer(network: Network, opts: Namespace, lr: float) -> Optimizer:
     """The optimizer behind ``--optimizer``; the backbone's rate is ``--backbone_lr_factor`` lr.
 
     Fused kernels skip an update on the device when its gradients are not finite.
@@ -92,6 +94,8 @@ def predicted(
 
 class Supervised(Method):
     """Minimise ``--loss_type`` between the logits and the labels."""
+
+    reads_weights = True
 
     def __init__(self, opts: Namespace, num_classes: int) -> None:
         super().__init__(opts, num_classes)

@@ -10,12 +10,14 @@ from torch import Tensor, nn
 
 from datasets.base import SegDataset
 from datasets.statistics import class_weights
-from losses import LOSSES, LossSettings, build_loss
+from losses import LOSSES, LossSettings, build_loss, underfit_mistake
 from utils.arguments import at_least, choice, ids, within
 from utils.log import logger
 from utils.types import SegOutput
 
 OF_RELAXATION = ("border_window", "strict_bdr_cls", "boundary_weight")
+USERS = ("supervised", "ensemble")  # methods whose loss this is; the others have their own
+OF_UNDERFITTING = ("underfit_beta", "underfit_k")
 OF_IMAGE_LOSSES = ("wt_bound", "loss_reduction")
 
 
@@ -39,6 +41,15 @@ def add_loss_flags(group: _ArgumentGroup) -> None:
     add("--rlx_off_epoch", type=int, default=-1, help="last relaxed epoch, restart of scl_poly")
     add("--lambda_seg", type=within(0, 100), default=0.1, help="of an auxiliary head's loss")
     add("--boundary_weight", type=within(0.01, 100), default=2.0, help="of borders, then")
+    add(
+        "--underfit",
+        choices=("off", "clamp", "pow", "ignore"),
+        default="off",
+        help="pretended under-fitting: what becomes of large losses l once their mean is below"
+        " underfit_beta: min(l, k), l^k, or 0 above k",
+    )
+    add("--underfit_beta", type=within(0, 100), default=0.5, help="per device, batch and head")
+    add("--underfit_k", type=within(0, 100), default=0.5, help="limit or exponent k")
 
 
 def check_loss_flags(opts: Namespace) -> Iterable[str]:
@@ -58,6 +69,20 @@ def check_loss_flags(opts: Namespace) -> Iterable[str]:
         for name in names:
             if name in opts.typed and opts.loss_type not in losses:
                 yield f"--{name} goes with --loss_type {' or '.join(losses)}, not {opts.loss_type}"
+    yield from check_underfitting(opts)
+
+
+def check_underfitting(opts: Namespace) -> Iterable[str]:
+    """Problems with ``--underfit`` and the flags that belong to it."""
+    if opts.underfit == "off":
+        for name in OF_UNDERFITTING:
+            if name in opts.typed:
+                yield f"--{name} is of pretended under-fitting: add --underfit clamp"
+    elif opts.method not in USERS:
+        users = " or ".join(USERS)
+        yield f"--underfit goes with --method {users}; {opts.method} has its own losses"
+    elif not LOSSES[opts.loss_type].pixelwise:
+        yield underfit_mistake(opts.loss_type)
 
 
 class TrainingLoss(nn.Module):
@@ -118,13 +143,19 @@ class TrainingLoss(nn.Module):
             relaxed=self.relaxed(step),
             strict_classes=opts.strict_bdr_cls or (),
             boundary_weight=opts.boundary_weight,
+            underfit=opts.underfit,
+            underfit_beta=opts.underfit_beta,
+            underfit_k=opts.underfit_k,
         )
         return build_loss(opts.loss_type, settings)(logits, labels, pixels)
 
     def of_heads(
         self, output: SegOutput, labels: Tensor, pixels: Tensor | None = None, *, step: int = 0
     ) -> Tensor:
-        """The loss of a network's head, plus ``--lambda_seg`` times that of its second one."""
+        """The loss of a network's head, plus ``--lambda_seg`` times that of its second one.
+
+        Under ``--underfit`` each head's own loss is what tells whether it fits.
+        """
         loss: Tensor = self(output.logits, labels, pixels, step=step)
         if output.aux_logits is None:
             return loss

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 
 from options import build_parser, parse
 
@@ -94,14 +95,25 @@ def test_a_recipe_is_expanded_and_later_flags_win(tmp_path):
     assert opts.typed == {"lr", "crop_size"}
 
 
+OF_RECIPES = {  # the folder that a flag of a recipe asks for
+    "--target_dataset": "--target_root",
+    "--method rectified": "--pseudo_dir",
+    "--weighting": "--weight_dir",
+    "--make_response_weights": "--weight_dir",
+    "multi_crop": "--cam_dir",
+}
+
+
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda p: p.stem)
 def test_every_recipe_parses(recipe, tmp_path):
     words = [f"@{recipe}", "--data_root", str(tmp_path)]
     text = recipe.read_text()
-    if "--target_dataset" in text:
-        words += ["--target_root", str(tmp_path)]
-    if "--method rectified" in text:
-        words += ["--pseudo_dir", str(tmp_path)]
+    for asked, folder in OF_RECIPES.items():
+        if asked in text:
+            words += [folder, str(tmp_path)]
+    if "--make_response_weights" in text:
+        torch.save({"model_state": {"weight": torch.zeros(1)}, "opts": {}}, tmp_path / "first.pth")
+        words += ["--ckpt", str(tmp_path / "first.pth")]
     opts = parse(words)
     assert not opts.list
 

@@ -8,8 +8,8 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, StepLR
 
-LR_POLICIES = ("poly", "step", "epoch_poly", "scl_poly")
-
+LR_POLICIES = ("poly", "poly_floor", "step", "epoch_poly", "scl_poly")
+FLOOR = 1e-6  # least rate of both policies by step
 
 WARM_UP_START = 0.1  # of the rate, as published with MRNet
 
@@ -33,7 +33,7 @@ class PolyLR(LRScheduler):
         optimizer: Optimizer,
         total: int,
         power: float = 0.9,
-        floor: float = 1e-6,
+        floor: float = FLOOR,
         warm_up: int = 0,
     ) -> None:
         self.total = total
@@ -49,6 +49,41 @@ class PolyLR(LRScheduler):
             return [base * rise for base in self.base_lrs]
         left = max(0.0, 1 - self.last_epoch / self.total) ** self.power
         return [max(base * left, self.floor) for base in self.base_lrs]
+
+
+class PolyFloorLR(LRScheduler):
+    """lr(t) = (lr(0) - floor) (1 - t / total)^power + floor, the poly policy of mmsegmentation.
+
+    It falls strictly and reaches the floor at the end, where ``PolyLR`` is cut off at it.
+
+    Args:
+        optimizer: whose groups all end at the floor.
+        total: number of optimizer steps at which the rate is the floor; it stays so.
+        power: 0.9 as published.
+        floor: least learning rate.
+
+    Raises:
+        ValueError: if the floor is above a learning rate.
+    """
+
+    def __init__(
+        self, optimizer: Optimizer, total: int, power: float = 0.9, floor: float = FLOOR
+    ) -> None:
+        self.total = total
+        self.power = power
+        self.floor = floor
+        least = min(group["lr"] for group in optimizer.param_groups)
+        if least < floor:
+            raise ValueError(
+                f"--lr_floor {floor:g} is above the learning rate {least:g} of some parameters:"
+                " give a lower one"
+            )
+        super().__init__(optimizer)
+
+    def get_lr(self) -> list[float | Tensor]:
+        """The rate of every group at ``last_epoch`` steps."""
+        left = max(0.0, 1 - self.last_epoch / self.total) ** self.power
+        return [(base - self.floor) * left + self.floor for base in self.base_lrs]
 
 
 class EpochPolyLR(LRScheduler):
@@ -117,13 +152,15 @@ def build_scheduler(  # noqa: PLR0913 - an argument per flag
     rescale: float = 1.0,
     repoly: float = 1.5,
     warm_up: int = 0,
+    floor: float = FLOOR,
 ) -> LRScheduler:
     """The schedule behind ``--lr_policy``.
 
     Args:
         optimizer: whose groups get the rates.
-        policy: "poly" by step (``PolyLR``), "step" for a tenth every ``step_size`` steps,
-            "epoch_poly" by epoch (``EpochPolyLR``), "scl_poly" the same with a restart.
+        policy: "poly" (``PolyLR``) and "poly_floor" (``PolyFloorLR``) by step, "step" for a tenth
+            every ``step_size`` steps, "epoch_poly" by epoch (``EpochPolyLR``), "scl_poly" the same
+            with a restart.
         total_itrs: optimizer steps of the run.
         step_size: of "step".
         poly_exp: exponent; None for 0.9 by step and 1 by epoch.
@@ -132,13 +169,16 @@ def build_scheduler(  # noqa: PLR0913 - an argument per flag
         rescale: factor after the restart.
         repoly: exponent after the restart.
         warm_up: steps of "poly" in which the rate rises.
+        floor: learning rate at the end of "poly_floor".
 
     Raises:
-        ValueError: if "scl_poly" has no epoch to restart at.
+        ValueError: if "scl_poly" has no epoch to restart at, or the floor is above a rate.
     """
+    power = 0.9 if poly_exp is None else poly_exp
     if policy == "poly":
-        power = 0.9 if poly_exp is None else poly_exp
         return PolyLR(optimizer, total_itrs, power, warm_up=warm_up)
+    if policy == "poly_floor":
+        return PolyFloorLR(optimizer, total_itrs, power, floor)
     if policy == "step":
         return StepLR(optimizer, step_size, gamma=0.1)
     if policy == "scl_poly" and restart_epoch <= 0:

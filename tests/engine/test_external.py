@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
 from engine.external import (
@@ -15,9 +16,11 @@ from engine.external import (
     mask_classification,
     state_hash,
 )
+from utils.types import Batch
 
 MODULE = """
 import torch
+from PIL import Image
 from torch import nn
 
 class Third(nn.Module):
@@ -144,7 +147,7 @@ def test_wrong_arrays_are_explained(tmp_path, array, message):
 
 def test_missing_and_damaged_files_are_explained(tmp_path):
     source = LogitsDirectory(Namespace(), 3, tmp_path)
-    with pytest.raises(ValueError, match="0 arrays and neither a.npy nor a.npz"):
+    with pytest.raises(ValueError, match="0 files and none of a.npy, a.npz, a.png"):
         source.content_hash(["a"])
     (tmp_path / "a.npy").write_bytes(b"no array")
     with pytest.raises(ValueError, match="a.npy cannot be read as an array"):
@@ -156,3 +159,21 @@ def test_other_sizes_in_a_batch_are_refused_with_the_flag(tmp_path):
     np.save(tmp_path / "b.npy", np.zeros((3, 2, 6)))
     with pytest.raises(ValueError, match="--val_batch_size 1"):
         LogitsDirectory(Namespace(), 3, tmp_path).of_batch(batch_of("a", "b"))
+
+
+def test_label_maps_are_certain_predictions(tmp_path):
+    ids = np.array([[0, 1, 2], [2, 255, 0]], np.uint8)
+    Image.fromarray(ids).save(tmp_path / "a.png")
+    source = LogitsDirectory(Namespace(), 3, tmp_path)
+    prediction = source.of_batch(Batch(image=torch.zeros(1, 3, 2, 3), id=["a"]))
+    probabilities = prediction.logits.softmax(1)[0]
+    for value in range(3):
+        assert (probabilities[value][torch.from_numpy(ids == value)] > 1 - 1e-6).all()
+    assert torch.allclose(probabilities[:, 1, 1], torch.full((3,), 1 / 3))
+
+
+def test_label_maps_of_other_classes_are_refused(tmp_path):
+    Image.fromarray(np.full((2, 2), 7, np.uint8)).save(tmp_path / "a.png")
+    source = LogitsDirectory(Namespace(), 3, tmp_path)
+    with pytest.raises(ValueError, match=r"a.png holds the value 7; .* train ids 0 to 2, or 255"):
+        source.of_batch(Batch(image=torch.zeros(1, 3, 2, 2), id=["a"]))

@@ -3,10 +3,20 @@ from argparse import Namespace
 import numpy as np
 import pytest
 
+from datasets.map_folders import origin
 from datasets.pseudo_labels import LABELS
 from datasets.uncertainty_masks import MASKS
+from engine.build import data_set
 from engine.map_claims import FORMERLY
-from engine.map_making import PREDICTION_FLAGS, MapWriter, describe_maps, refuse_not_finite
+from engine.map_making import (
+    PREDICTION_FLAGS,
+    MapWriter,
+    describe_files,
+    describe_maps,
+    images_of_maps,
+    refuse_not_finite,
+)
+from engine.training_data import random_transform
 from options import parse
 from tests.datasets.toys import Toy
 from utils.types import Prediction
@@ -65,3 +75,30 @@ def test_the_seed_belongs_to_dropout_samples(tmp_path):
 def test_flags_that_came_later_had_the_meaning_that_is_the_default_today():
     opts = parse([])
     assert {name: getattr(opts, name) for name in FORMERLY} == FORMERLY
+
+
+def test_maps_without_a_network_name_no_checkpoint():
+    opts = Namespace(crf_iterations=3, background_power=11.0, mc_samples=4)
+    found = describe_files(LABELS, opts, Toy(), 3, flags=("crf_iterations",), cams="abc")
+    assert found["flags"] == {"crf_iterations": 3}
+    assert (found["cams"], found["num_classes"], found["complete"]) == ("abc", 3, False)
+    assert not {"checkpoints", "calibrator"} & set(found)
+
+
+@pytest.mark.parametrize(
+    ("argv", "size"),
+    [
+        (["--crop_size", "40x80"], (40, 80)),
+        (["--crop_size", "40x40"], (128, 256)),  # scenes are twice as wide as high
+        (["--crop_size", "40x80", "--train_transform", "scale_crop"], (128, 256)),
+    ],
+)
+def test_drawn_images_are_as_training_on_their_maps_draws_them(argv, size):
+    opts = parse(["--dataset", "streets", *argv])
+    dataset = images_of_maps(opts)
+    assert not dataset.reads_labels
+    assert (dataset.native_size(0), dataset.size(0)) == (size, size)
+    if size == (40, 80):
+        trained_on = data_set(opts, "train", random_transform(opts), label_source=lambda item: None)
+        assert origin(LABELS, trained_on) == origin(LABELS, dataset)
+        assert tuple(dataset[0]["image"].shape) == (3, *size)

@@ -3,7 +3,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from engine.predict import Predictor, fitting, starts
+from engine.predict import Predictor, fitting, fitting_sides, starts
 from uncertainty import build_score
 from utils.types import FEATURES, Prediction
 
@@ -77,6 +77,9 @@ def test_with_nothing_on_it_is_the_method_bit_for_bit(images, fuse, members):
         (2048, 1024, 0.25, [0, 768, 1024]),
         (12, 4, 0, [0, 4, 8]),
         (5, 1, 0.9, [0, 1, 2, 3, 4]),
+        (896, 512, 0.0625, [0, 384]),  # a stride of 480, as URN's probabilities are made
+        (1194, 512, 0.0625, [0, 480, 682]),
+        (1472, 512, 0.0625, [0, 480, 960]),
     ],
 )
 def test_where_windows_start(length, window, overlap, expected):
@@ -116,6 +119,25 @@ def test_windows_are_batched_within_half_the_pixels(images):
     counts = [size[0] for size in method.sizes]
     assert sum(counts) == 2 * 4 * 4  # images x rows x columns
     assert max(counts) == 2 * (13 * 17 // (2 * 4 * 5))
+
+
+@pytest.mark.parametrize("flip", [False, True])
+def test_a_window_that_holds_the_image_is_the_whole_image_bit_for_bit(images, flip):
+    common = {"flip": flip, "scales": (0.5, 1.0), "fuse": "probs", "short_side": 9}
+    whole = Predictor(Wide(), **common)(images).logits
+    for window in ((9, 12), (64, 12), (512, 512)):
+        assert torch.equal(Predictor(Wide(), window=window, **common)(images).logits, whole)
+    assert not torch.equal(Predictor(Wide(), window=(8, 512), **common)(images).logits, whole)
+
+
+def test_a_symmetric_image_is_labelled_symmetrically():
+    """By the mean over it and its mirror image, though the network is not symmetric."""
+    half = torch.randn(1, 3, 12, 10, generator=torch.Generator().manual_seed(3))
+    image = torch.cat([half, half.flip(-1)], 3)
+    found = Predictor(Wide(), flip=True, fuse="probs", window=(8, 8), overlap=0.25)(image).logits
+    torch.testing.assert_close(found, found.flip(-1))
+    alone = Predictor(Wide(), window=(8, 8), overlap=0.25)(image).logits
+    assert (alone - alone.flip(-1)).abs().max() > 0.1
 
 
 def test_features_are_averaged_over_windows(images):
@@ -190,6 +212,33 @@ def test_a_constant_image_is_the_same_at_every_scale():
 )
 def test_the_largest_size_that_fits_into_a_box(size, box, expected):
     assert fitting(size, box) == expected
+
+
+@pytest.mark.parametrize(
+    ("size", "short", "expected"),
+    [
+        ((375, 500), 512, (512, 683)),  # 682.67
+        ((500, 375), 512, (683, 512)),
+        ((375, 500), 256, (256, 341)),
+        ((375, 500), 896.0, (896, 1195)),  # 1194.67
+        ((100, 1000), 512, (205, 2048)),  # the long side is the limit
+        ((1000, 100), 512, (2048, 205)),
+        ((333, 500), 512 * 1.25, (640, 961)),
+        ((4, 7), 2.9, (2, 4)),  # limits are whole numbers; 3.5 is rounded up
+        ((2, 900), 2, (1, 8)),
+    ],
+)
+def test_the_short_and_the_long_side_are_limited_whatever_the_orientation(size, short, expected):
+    assert fitting_sides(size, short) == expected
+
+
+def test_the_short_side_takes_the_scale_of_the_pass(images):
+    """Not the rounded size: 17/13 * 8 * 1.5 = 15.69, but 1.5 times the rounded 10 is 15."""
+    method = Pointwise()
+    found = Predictor(method, short_side=8, scales=(1.0, 1.5))(images)
+    assert [size[2:] for size in method.sizes] == [(8, 10), (12, 16)]
+    passes = [scaled(Pointwise(), images, size) for size in ((8, 10), (12, 16))]
+    torch.testing.assert_close(found.logits, sum(passes) / 2)
 
 
 def test_infer_size_may_depend_on_the_images(images):

@@ -1,9 +1,12 @@
 """What training sees: transforms, masks, coarse labels, and the epochs that follow."""
 
+import shutil
 from argparse import Namespace
 
 import numpy as np
 import pytest
+import torch
+from PIL import Image
 
 from datasets.class_uniform import ClassUniform, find_centroids
 from datasets.epochs import Permutations, epoch_of
@@ -11,7 +14,9 @@ from datasets.joined import Joined
 from datasets.resize_crop import RandomResizeCrop
 from datasets.transforms import RandomFlip
 from engine.training_data import count_epochs, epoch_order, random_transform, training_data
+from main import main
 from options import parse
+from tests import small_runs
 from tests.datasets import layouts
 from tests.datasets.toys import Toy
 from utils.types import IGNORE_INDEX
@@ -242,3 +247,131 @@ def test_a_crop_that_does_not_fit_stops_before_any_data_is_read(capsys):
         ["--dataset", "gta5", "--data_root", "n", "--crop_size", "577x1024", "--check_data"]
     )
     assert other.input_size == (720, 1280)  # nothing is cut there
+
+
+def of_class(seed, classes=(0, 1, 2, 10, 255)):
+    return np.random.default_rng(seed).choice(np.asarray(classes, np.uint8), small_runs.SIZE)
+
+
+def levels_of(seed):
+    return of_class(seed, (255, 113, 28, 13, 12, 0))
+
+
+@pytest.fixture
+def made(tmp_path):
+    """CamVid with label files, and folders of labels alone and of labels with weights."""
+    root = small_runs.write_data(tmp_path)
+    for index, path in enumerate(sorted((root / "train").iterdir())):
+        layouts.write_label(root / "masks" / path.name, of_class(index))
+        levels = levels_of(index)
+        layouts.write_label(root / "weights" / path.name, of_class(index))
+        layouts.write_label(root / "weights" / f"{path.stem}_weight.png", levels)
+        published = root / "published" / path.name
+        published.parent.mkdir(exist_ok=True)
+        Image.fromarray(np.dstack([levels, levels, of_class(50 + index)])).save(published)
+    return root
+
+
+def seen(root, *more):
+    """Labels and, where there are any, weights of all training images."""
+    common = ("--dataset", "camvid", "--data_root", str(root), "--crop_size", "40x56")
+    dataset = training_data(parse([*common, *map(str, more)]))
+    samples = [dataset[index] for index in range(len(dataset))]
+    weights = [sample["weight"].numpy() for sample in samples if "weight" in sample]
+    return np.stack([sample["label"].numpy() for sample in samples]), weights
+
+
+def test_labels_and_weights_come_from_the_weight_folder(made):
+    own, _ = seen(made)
+    shutil.rmtree(made / "trainannot")
+    labels, weights = seen(made, "--weight_dir", made / "weights", "--flip", "0")
+    np.testing.assert_array_equal(labels, [of_class(index) for index in range(6)])
+    assert (labels != own).any()
+    levels = np.stack([levels_of(index) for index in range(6)])
+    np.testing.assert_array_equal(weights, np.where(levels <= 12, np.float32(0.05), 1))
+
+
+def test_threshold_and_weighting_decide_the_weights(made):
+    common = ("--weight_dir", made / "weights")
+    levels = np.stack([levels_of(index) for index in range(6)])
+    _, weights = seen(made, *common, "--weight_threshold", "0.2")
+    np.testing.assert_array_equal(weights, np.where(levels <= 51, np.float32(0.2), 1))
+    _, weights = seen(made, *common, "--weighting", "linear")
+    np.testing.assert_allclose(weights, levels / 255, rtol=1e-6)
+
+
+def test_the_published_form_is_imported_with_the_classes_of_the_data_set(made):
+    labels, weights = seen(made, "--weight_dir", made / "published")
+    np.testing.assert_array_equal(labels, [of_class(50 + index) for index in range(6)])
+    levels = np.stack([levels_of(index) for index in range(6)])
+    np.testing.assert_array_equal(weights, np.where(levels <= 12, np.float32(0.05), 1))
+
+
+@pytest.mark.parametrize("folder", ["weights", "published"])
+def test_original_labels_are_weighed_on_request(made, folder):
+    own, none = seen(made)
+    assert none == []
+    _, expected = seen(made, "--weight_dir", made / folder)
+    original = ("--weight_dir", made / folder, "--label_source", "original")
+    labels, weights = seen(made, *original)
+    np.testing.assert_array_equal(labels, own)
+    np.testing.assert_array_equal(weights, expected)
+    labels, weights = seen(made, *original, "--pseudo_dir", made / "masks")
+    np.testing.assert_array_equal(labels, [of_class(index) for index in range(6)])
+    np.testing.assert_array_equal(weights, expected)
+
+
+MEMBERS = ("--model", "ensemble", "--member", "deeplabv3plus_mobilenet", "--member",
+           "deeplabv3plus_mobilenet", "--loss_type", "cross_entropy")  # fmt: skip
+
+
+@pytest.mark.parametrize("method", [(), MEMBERS])
+def test_pseudo_labels_take_the_place_of_the_labels_for_any_method(made, method):
+    shutil.rmtree(made / "trainannot")
+    labels, weights = seen(made, "--pseudo_dir", made / "masks", *method)
+    np.testing.assert_array_equal(labels, [of_class(index) for index in range(6)])
+    assert weights == []
+
+
+def spoil(root, how):
+    """Damage the folder of weights; what an error has to name."""
+    path = root / "weights" / sorted((root / "train").iterdir())[2].name
+    weight = path.with_name(f"{path.stem}_weight.png")
+    if how == "label":
+        path.unlink()
+        return f"1 of 6 response weights are missing from {path.parent}, the first is {path.name}"
+    if how == "weight":
+        weight.unlink()
+        return f"{weight} does not exist"
+    if how == "size":
+        layouts.write_label(path, np.zeros((2, 3)))
+        layouts.write_label(weight, np.zeros((2, 3)))
+        return f"{path} has 2x3 pixels, training sees 40x56"
+    layouts.write_label(path, np.full(small_runs.SIZE, 11))
+    return f"{path} holds the value 11, which is none of the 11 classes"
+
+
+@pytest.mark.parametrize("how", ["label", "weight", "size", "value"])
+def test_a_bad_file_stops_the_run_before_any_step(made, caplog, how):
+    said = spoil(made, how)
+    flags = small_runs.flags(made, made, weight_dir=made / "weights", val_split="none")
+    assert main(flags) == 1
+    assert said in caplog.records[-1].getMessage()
+    assert not (made / "checkpoints").exists()
+
+
+def test_a_threshold_of_1_trains_as_without_weights_and_a_lower_one_otherwise(made):
+    """Short runs on the same labels, by the two ways to name them."""
+    common = {"val_split": "none", "total_itrs": 1, "loss_normalize": "all"}
+    changes = {
+        "plain": {"pseudo_dir": made / "masks"},
+        "one": {"weight_dir": made / "weights", "weight_threshold": 1},
+        "low": {"weight_dir": made / "weights"},
+    }
+    states = {}
+    for name, change in changes.items():
+        assert main(small_runs.flags(made, made, run_name=name, **common, **change)) == 0
+        states[name] = small_runs.weights(made / f"checkpoints/latest_{name}.pth")
+    small_runs.assert_same(states["one"], states["plain"])
+    key = "classifier.classifier.3.weight"
+    assert not torch.equal(states["low"][key], states["plain"][key])

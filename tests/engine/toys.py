@@ -52,6 +52,7 @@ def options(**changes):
         "channels_last": False,
         "ema": None,
         "epoch_itrs": None,
+        "lr_floor": 1e-6,
         "lr_policy": "poly",
         "patience": None,
         "poly_exp": None,

@@ -1,11 +1,15 @@
 """The loss of a step by the flags: epochs of relaxation, classes, what is refused."""
 
+import math
+
 import pytest
 import torch
+from torch.nn import functional as F
 
 from losses import LossSettings, build_loss
 from methods.training_loss import TrainingLoss
 from options import parse
+from utils.types import SegOutput
 
 RELAXED = ("--loss_type", "relaxed_boundary")
 CLASSES = 4
@@ -54,7 +58,34 @@ def test_a_strict_class_has_to_exist():
         loss("--strict_bdr_cls", "0,4")
 
 
+def test_each_head_tells_by_its_own_loss_whether_it_fits(batch):
+    """The factor of the second one comes after; the first is above beta, the second below."""
+    first, labels = batch
+    known = labels.long().clamp(max=CLASSES - 1)
+    sure = 4.0 * F.one_hot(known, CLASSES).permute(0, 3, 1, 2).float()
+    sure[:, :, 5] = first[:, :, 5]  # some pixels of high loss
+    flags = ("--loss_type", "cross_entropy", "--underfit", "clamp", "--loss_normalize", "all")
+    opts = parse([*flags, "--underfit_k", "0.7", "--lambda_seg", "0.4", "--aux_head"])
+    plain, fitted = cross_entropy_means(first, labels), cross_entropy_means(sure, labels, 0.7)
+    assert plain[0] > 0.5 > fitted[0]
+    assert fitted[1] < fitted[0]
+    found = TrainingLoss(opts, CLASSES).of_heads(SegOutput(first, sure), labels)
+    torch.testing.assert_close(found, plain[0] + 0.4 * fitted[1])
+
+
+def cross_entropy_means(logits, labels, limit=math.inf):
+    """Over all pixels, of the losses and of those up to a limit."""
+    losses = F.cross_entropy(logits, labels.long(), ignore_index=255, reduction="none")
+    return losses.mean(), losses.clamp(max=limit).mean()
+
+
 MISTAKES = {
+    ("--underfit_beta", "0.8"): "--underfit_beta is of pretended under-fitting: add --underfit cla",
+    ("--underfit_k", "0.8"): "--underfit_k is of pretended under-fitting: add --underfit clamp",
+    (*RELAXED, "--underfit", "clamp"): "of which relaxed_boundary is no mean: it goes with cross_",
+    ("--underfit", "cut"): "--underfit: invalid choice: 'cut'",
+    ("--underfit", "clamp", "--underfit_k", "-1"): "--underfit_k: -1 is outside 0..100",
+    ("--underfit", "clamp", "--method", "mrnet"): "--underfit goes with --method supervised or ens",
     ("--lr_policy", "scl_poly"): "--lr_policy scl_poly restarts at an epoch: add --rlx_off_epoch N",
     ("--lr_policy", "scl_poly", "--rlx_off_epoch", "0"): "add --rlx_off_epoch N, such as 100",
     ("--strict_bdr_cls", "3"): "--strict_bdr_cls goes with --loss_type relaxed_boundary",

@@ -1,0 +1,96 @@
+"""Runs of the stages about class activation maps: few images, a network of few weights."""
+
+import json
+import shutil
+from argparse import ArgumentParser, Namespace
+
+import torch
+
+from datasets.camvid import CamVid
+from datasets.map_folders import MANIFEST
+from datasets.tags import MASKS, ImageTags
+from datasets.taxonomy import CAMVID, names_of, palette_of
+from engine import build
+from engine.cam_making import add_cam_flags
+from engine.pseudo_mask_making import add_pseudo_mask_flags
+from engine.trained import Trained
+from methods.cam import Cam
+from options import parse
+from tests.datasets import layouts
+from tests.network.cam_toy import cam_network
+
+SIZES = ((24, 40),) * 3 + ((32, 28),) * 3
+
+
+def write_images(root):
+    """Six training images of two sizes in CamVid's layout, with labels of three classes."""
+    root = layouts.camvid(root)
+    for index, path in enumerate(sorted((root / "train").iterdir())):
+        layouts.write_image(path, SIZES[index], seed=index)
+        label = root / "trainannot" / path.name
+        ids = (index % 3, 3 + index % 2, 11)
+        layouts.write_label(label, layouts.striped(ids, SIZES[index]))
+    return root
+
+
+def options(root, *argv, **values):
+    """The flags of a run; ``typed`` has those of ``argv``."""
+    parser = ArgumentParser()
+    add_cam_flags(parser.add_argument_group())
+    add_pseudo_mask_flags(parser.add_argument_group())
+    common = ["--dataset", "camvid", "--data_root", str(root), "--num_workers", "0"]
+    opts = parse([*common, "--val_batch_size", "2", *argv])
+    added = {"crf_workers": 2, "make_cams": True, "make_pseudo_masks": True, "image_tags": MASKS}
+    return Namespace(**{**vars(opts), **vars(parser.parse_args([])), **added, **values})
+
+
+def tag_images(monkeypatch):
+    """Every data set of the run has the image labels of its label files."""
+    plain = build.data_set
+
+    def tagged(opts, split, transform, **common):
+        dataset = plain(opts, split, transform, **common)
+        dataset.tags = ImageTags(MASKS, CamVid(opts.data_root, split))
+        return dataset
+
+    monkeypatch.setattr(build, "data_set", tagged)
+
+
+def use_network(monkeypatch, *, network=None, classes=CAMVID):
+    """What ``--ckpt`` holds."""
+    torch.manual_seed(0)
+    network = network or cam_network(len(classes), background=None)
+    with torch.no_grad():
+        network.classifier.weight.mul_(8)  # maps that differ from place to place
+
+    def trained(opts):
+        flags = parse(["--method", "cam", "--image_tags", MASKS, "--pretrained_backbone", "none"])
+        method = Cam(flags, len(classes), network)
+        return Trained(method.eval(), names_of(classes), palette_of(classes), ())
+
+    monkeypatch.setattr("engine.map_making.trained_method", trained)
+
+
+def contents(directory):
+    """Every file of a folder by name."""
+    return {path.name: path.read_bytes() for path in sorted(directory.iterdir())}
+
+
+def manifest_of(directory):
+    """What a folder says of itself."""
+    return json.loads((directory / MANIFEST).read_text())
+
+
+def stop_half_way(directory, done):
+    """A copy of a finished folder as a kill during the work leaves it: with a few files."""
+    names = sorted(path.name for path in directory.iterdir() if path.name != MANIFEST)
+    half = directory.with_name(f"{directory.name}_half")
+    half.mkdir()
+    for name in names[:done]:
+        shutil.copy(directory / name, half / name)
+    (half / f".{names[done]}.77.tmp").write_bytes(b"half a file")
+    manifest = {**manifest_of(directory), "complete": False}
+    for summary in ("pixels", "rejected"):
+        manifest.pop(summary, None)
+    (half / MANIFEST).write_text(json.dumps(manifest))
+    return half
