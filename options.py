@@ -25,6 +25,7 @@ from engine.training_data import add_sampling_flags
 from methods import METHODS
 from methods.network_flags import add_model_flags
 from methods.training_loss import add_loss_flags
+from network import MODEL_DEFAULTS
 from uncertainty.calibrators import CALIBRATORS
 from utils.arguments import (
     Help,
@@ -288,6 +289,7 @@ def parse(argv: list[str] | None = None) -> Namespace:
         named.method = "ensemble"
     parser.set_defaults(method=named.method, **DATASETS[named.dataset].defaults)
     parser.set_defaults(**METHODS[named.method].defaults)
+    parser.set_defaults(**MODEL_DEFAULTS.get(named.model, {}))
     parser.set_defaults(**stored)
     opts = parser.parse_args(arguments, Namespace(typed=first.typed))
     for flag in sorted(opts.typed & owners.keys()):

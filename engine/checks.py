@@ -89,6 +89,8 @@ def check_network_flags(opts: Namespace) -> Iterable[str]:
 
 def check_model(opts: Namespace) -> Iterable[str]:
     """Problems with the model that is trained."""
+    if opts.norm_eval and opts.model in CAM_MODELS:
+        yield f"--norm_eval is of segmentation models; {opts.model} has --cam_norm"
     if opts.model in CAM_MODELS and not METHODS[opts.method].reads_image_labels(opts):
         yield f"--model {opts.model} gives class activation maps: add --method cam"
     if opts.model == "deeplabv3plus_timm" and not opts.backbone and opts.ckpt is None:

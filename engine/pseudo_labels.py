@@ -31,6 +31,7 @@ from engine.map_making import (
 )
 from engine.trained import Trained
 from utils.class_map import class_map
+from utils.log import logger
 from utils.types import IGNORE_INDEX, Batch, Prediction
 
 
@@ -158,7 +159,8 @@ def share_of_classes(
 ) -> dict[str, Any]:
     """How many pixels all labels of a folder give to each class, and how many were rejected.
 
-    The files are counted, so that it is the same whoever wrote them and in how many goes.
+    The files are counted, so that it is the same whoever wrote them and in how many goes. The log
+    says it, too.
 
     Args:
         directory: with the label of every item.
@@ -175,7 +177,12 @@ def share_of_classes(
         return np.bincount(decode_label(path.read_bytes()).ravel(), minlength=IGNORE_INDEX + 1)
 
     total = sum(threaded(count, len(dataset), "Counting"), np.zeros(IGNORE_INDEX + 1, np.int64))
-    return {
-        "pixels": {name: int(total[index]) for index, name in enumerate(class_names)},
-        "rejected": float(total[IGNORE_INDEX] / total.sum()),
-    }
+    pixels = {name: int(total[index]) for index, name in enumerate(class_names)}
+    rejected = float(total[IGNORE_INDEX] / total.sum())
+    absent = ", ".join(name for name, number in pixels.items() if not number)
+    logger.info(
+        "%.1f %% of the pixels have no label%s",
+        100 * rejected,
+        f"; no pixel is {absent}" if absent else "",
+    )
+    return {"pixels": pixels, "rejected": rejected}

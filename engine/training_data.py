@@ -169,6 +169,14 @@ def pseudo_labelled(opts: Namespace, transform: Transform) -> SegDataset:
     labels = PseudoLabels(label_directory(opts), opts.pseudo_threshold)
     dataset = labelled_by(opts, transform, labels, labels.classes)
     labels.check(dataset)
+    if labels.manifest is not None:
+        made = ", ".join(one["file"] for one in labels.manifest.get("checkpoints", ()))
+        logger.info(
+            "labels in %s%s, %.1f %% of the pixels have none",
+            labels.directory,
+            f" of {made}" if made else "",
+            100 * labels.manifest.get("rejected", 0),
+        )
     return dataset
 
 

@@ -10,6 +10,7 @@ from network.discriminator import MultiScaleDiscriminator
 from network.ensemble import DeepEnsemble, joint_aux_logits, log_mean_softmax
 from network.modeling import (
     CAM_MODELS,
+    MODEL_DEFAULTS,
     MODELS,
     PSPNET_MODELS,
     TWO_HEADED,
@@ -29,6 +30,7 @@ __all__ = [
     "CAM_MODELS",
     "ENSEMBLES",
     "MODELS",
+    "MODEL_DEFAULTS",
     "PSPNET_MODELS",
     "TWO_HEADED",
     "DeepEnsemble",

@@ -78,6 +78,11 @@ MODELS |= {
 }
 PSPNET_MODELS = frozenset(name for name, spec in MODELS.items() if spec.head == PSPNET)
 CAM_MODELS = frozenset(name for name, spec in MODELS.items() if spec.head == CAM)
+# Flag values that suit a model: PSPNet's auxiliary head serves its training alone.
+MODEL_DEFAULTS: dict[str, dict[str, Any]] = {
+    name: {"output_stride": _PSPNET_STRIDE, "lambda_seg": 0.4, "fuse_heads": "main"}
+    for name in PSPNET_MODELS
+}
 TWO_HEADED = PSPNET_MODELS | {name for name, spec in MODELS.items() if spec.head == TWO_HEADS}
 
 

@@ -166,3 +166,32 @@ def test_batch_one_is_fine_where_nothing_is_trained(tmp_path):
     checkpoint.touch()
     opts = parse(["--check_data", "--batch_size", "1"])
     assert opts.batch_size == 1
+
+
+def test_a_model_brings_defaults_that_a_flag_overrides():
+    plain = parse(["--model", "pspnet_mobilenet"])
+    assert (plain.output_stride, plain.lambda_seg, plain.fuse_heads) == (8, 0.4, "main")
+    typed = parse(["--model", "pspnet_mobilenet", "--lambda_seg", "1", "--fuse_heads", "logits"])
+    assert (typed.lambda_seg, typed.fuse_heads) == (1, "logits")
+    assert parse([]).fuse_heads == "logits"
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        ("--model cam_mobilenet", "add --method cam"),
+        ("--method cam --image_tags masks --norm_eval", "cam_mobilenet has --cam_norm"),
+        ("--method cam", "add --image_tags masks, xml"),
+        ("--image_tags masks", "which --method supervised does not read"),
+        ("--model pspnet_mobilenet --use_se", "PSPNet has a second head of its own"),
+        ("--lr_floor 1e-4", "--lr_floor goes with --lr_policy poly_floor, not poly"),
+        ("--long_side 448 768", "is of --train_transform long_side_crop, which is not chosen"),
+        ("--train_transform multi_crop", "it goes with --method cam"),
+        ("--label_damage 0.5 --pseudo_dir P", "and others are read: leave it out"),
+        ("--weight_dir W --method mrnet", "which --method mrnet does not: leave it out"),
+        ("--make_cams --make_pseudo_masks", "are two actions; give one"),
+        ("--crf_iterations 5", "is of the making: add --make_pseudo_masks"),
+    ],
+)
+def test_mistakes_in_weak_supervision_are_explained(capsys, argv, message):
+    assert message in refused(capsys, *argv.split())

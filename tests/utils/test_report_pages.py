@@ -346,3 +346,25 @@ def test_the_page_is_whole_and_asks_nobody_for_anything(three_seeds):
     assert '<td colspan="6">deeplabv3plus_resnet101</td>' in text
     assert len(text) < 200_000
     assert as_html(report_on(three_seeds)) == text
+
+
+def test_means_over_some_of_the_classes_stand_beside_the_others(tmp_path):
+    for seed, value in ((1, 40.0), (2, 44.0)):
+        for loss, gain in (("cross_entropy", 0), (UCE, 3)):
+            subsets = {"miou_16": value + gain, "miou_13": value + 10 + gain}
+            write_result(tmp_path, loss=loss, seed=seed, reliability=subsets)
+    report = report_on(tmp_path)
+    text = as_text(report)
+    assert "mIoU of 16 classes" in text
+    assert "42.0 ± 2.8" in text
+    rows = list(csv.DictReader(io.StringIO(as_csv(report))))
+    found = {row["metric"]: row for row in rows if UCE in row["group"] and not row["class"]}
+    assert float(found["miou_13"]["mean"]) == 55
+    assert float(found["miou_16"]["difference"]) == 3
+    assert found["miou_16"]["p"] == ""  # the tested classes and the mIoU alone are
+
+
+def test_a_mean_that_some_group_lacks_is_left_out(tmp_path):
+    write_result(tmp_path, reliability={"miou_16": 40.0})
+    write_result(tmp_path, loss=UCE)
+    assert "mIoU of 16" not in as_text(report_on(tmp_path))

@@ -238,7 +238,7 @@ def compare(
     """
     refuse_incomparable(baseline.group.results[0], method.group.results[0])
     differences = {}
-    for name in method.scores:
+    for name in method.scores.keys() & baseline.scores.keys():
         found = welch(baseline.group.values(name), method.group.values(name))
         tested = name in (*family, MINORITY, "miou")
         differences[name] = found if tested else replace(found, p=None)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from utils.report.groups import Group
-from utils.report.tables import SCORES
+from utils.report.tables import SCORES, SUBSET, caption_of_subset
 from utils.statistics import Difference, Summary
 
 SEEDS, IMAGES, NONE = "seeds", "images", "none"  # what an interval is over
@@ -161,9 +161,14 @@ class Section:
 
     @property
     def means(self) -> dict[str, str]:
-        """Captions of the means by name."""
-        known = self.summaries[0].scores
-        return {name: caption for name, caption in CAPTIONS.items() if name in known}
+        """Captions of the means that all groups have, by name."""
+        known = [
+            name
+            for name in self.summaries[0].scores
+            if all(name in summary.scores for summary in self.summaries)
+        ]
+        named = {name: caption for name, caption in CAPTIONS.items() if name in known}
+        return named | {name: caption_of_subset(name) for name in known if name.startswith(SUBSET)}
 
 
 @dataclass(frozen=True)

@@ -77,7 +77,7 @@ class Group:
 
     def values(self, score: str) -> list[float]:
         """The score of each row that has one, in percent."""
-        found = (result.scores[score] for result in self.results)
+        found = (result.scores.get(score) for result in self.results)
         return [value for value in found if value is not None]
 
     def numbers(self, path: str) -> list[float]:

@@ -18,7 +18,7 @@ from utils.report.content import (
 )
 from utils.report.facts import shorten
 from utils.report.groups import Group, differing_flags, format_flag, make_labels
-from utils.report.tables import MISSING, bracketed, number
+from utils.report.tables import MISSING, SUBSET, bracketed, caption_of_subset, number
 from utils.statistics import Difference, Summary
 
 
@@ -108,13 +108,18 @@ def _overview_table(
         facts = summary.group.facts
         member = (f"  {shorten(facts.part)}",) if facts.part else ()
         alike.setdefault((facts.model, *member), []).append(summary)
-    means = [name for name in ("miou", MINORITY) if name in summaries[0].scores]
+    means = {name: CAPTIONS[name] for name in ("miou", MINORITY) if name in summaries[0].scores}
+    means |= {
+        name: caption_of_subset(name)
+        for name in summaries[0].scores
+        if name.startswith(SUBSET) and all(name in summary.scores for summary in summaries)
+    }
     entries = [compared[s.group.label] for s in summaries if s.group.label in compared]
     known = any(entry.interval != NONE for entry in entries)
     differences = ["difference\n95 % interval" if known else "difference"] if entries else []
     header = ["", "n"]
-    for name in means:
-        header += [f"{CAPTIONS[name]}, %", *differences]
+    for caption in means.values():
+        header += [f"{caption}, %", *differences]
     rows: list[list[str]] = []
     above: tuple[str, ...] = ()
     for heading, mine in alike.items():

@@ -26,7 +26,7 @@ from utils.report.facts import (
     training_flags,
 )
 from utils.report.measures import BY_SCORE, conditions_of, image_numbers_of, numbers_of
-from utils.report.tables import SCORES
+from utils.report.tables import SCORES, SUBSET
 from utils.statistics import ImageCounts, iou_percent
 
 
@@ -218,6 +218,7 @@ def _segmentation_of(scores: Mapping[str, Any], classes: Iterable[str]) -> dict[
     return {
         **{name: scores["class_iou"][name] for name in classes},
         **{name: scores[name] for name in SCORES},
+        **{name: value for name, value in scores.items() if name.startswith(SUBSET)},
     }
 
 

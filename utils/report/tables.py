@@ -29,6 +29,16 @@ SCORES = {
 }
 
 
+def caption_of_subset(name: str) -> str:
+    """What a mean over some of the classes, ``miou_NAME``, is called."""
+    return f"mIoU of {name.removeprefix(SUBSET)} classes"
+
+
+def is_mean(name: str) -> bool:
+    """Whether a score is a mean over classes, and not of one class."""
+    return name in SCORES or name.startswith(SUBSET)
+
+
 def format_table(
     rows: Iterable[Sequence[object]], header: Sequence[str], rules: Collection[int] = ()
 ) -> str:
@@ -99,7 +109,7 @@ def results_table(results: Mapping[str, Any], class_names: Sequence[str]) -> str
     )
     parts = [total, *groups.values()]
     subsets = [name for name in total if name.startswith(SUBSET)]
-    captions = SCORES | {name: f"mIoU of {name.removeprefix(SUBSET)} classes" for name in subsets}
+    captions = SCORES | {name: caption_of_subset(name) for name in subsets}
     rows: list[list[object]] = [
         [caption, *(part[name] for part in parts)] for name, caption in captions.items()
     ]

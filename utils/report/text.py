@@ -9,8 +9,8 @@ import textwrap
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from utils.report.content import (
-    CAPTIONS,
     IMAGES,
+    MINORITY,
     SEEDS,
     Comparison,
     GroupSummary,
@@ -33,7 +33,7 @@ from utils.report.reliability_layout import (
     robustness_notes,
     robustness_table,
 )
-from utils.report.tables import format_table
+from utils.report.tables import format_table, is_mean
 from utils.report.unknown_layout import (
     false_alarm_tables,
     unknown_notes,
@@ -253,11 +253,11 @@ def _rounded(row: Mapping[str, object]) -> dict[str, object]:
 
 
 def _csv_row(summary: GroupSummary, entry: Comparison | None, name: str) -> dict[str, object]:
-    score = summary.scores[name]
+    score, mean = summary.scores[name], name == MINORITY or is_mean(name)
     row: dict[str, object] = {
         **_summary_cells(summary, score, summary.interval),
-        "class": "" if name in CAPTIONS else name,
-        "metric": name if name in CAPTIONS else "iou",
+        "class": "" if mean else name,
+        "metric": name if mean else "iou",
         "paper": summary.paper.get(name),
     }
     if entry is not None:
