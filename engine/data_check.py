@@ -5,15 +5,25 @@ from __future__ import annotations
 import sys
 from argparse import Namespace
 
+from datasets.damage import DamagedLabels
+from datasets.damage_report import report_damage
 from datasets.statistics import check_data
 from engine import build
 
 
 def run_data_check(opts: Namespace) -> int:
-    """Read every label of the training and the validation split and report."""
+    """Read every label of the training and the validation split and report.
+
+    With ``--label_damage`` also what it does to the labels of the training split.
+    """
     reports = [check_data(build.data_set(opts, split, None)) for split in splits(opts)]
-    sys.stdout.write("\n\n".join(map(str, reports)) + "\n")
-    return int(any(report.problems for report in reports))
+    texts = list(map(str, reports))
+    broken = any(report.problems for report in reports)
+    if opts.label_damage is not None and not broken:
+        damage = DamagedLabels(opts.label_damage, seed=opts.random_seed)
+        texts.append(str(report_damage(build.data_set(opts, opts.train_split, None), damage)))
+    sys.stdout.write("\n\n".join(texts) + "\n")
+    return int(broken)
 
 
 def splits(opts: Namespace) -> list[str]:
