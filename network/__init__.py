@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from network import deeplab_multi, deepwv3plus, modeling, pspnet
+from network import cam, deeplab_multi, deepwv3plus, modeling, pspnet
 from network.deeplab import convert_to_separable_conv
 from network.discriminator import MultiScaleDiscriminator
 from network.ensemble import DeepEnsemble, joint_aux_logits, log_mean_softmax
@@ -50,9 +50,9 @@ __all__ = [
 def from_published(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The tensors of a published file under our names, a state of any other network as it is.
 
-    Known are DeepWV3Plus, AbeT, MRNet and mmsegmentation's PSPNet, of which URN's are some; files
-    of DeepLabV3Plus-Pytorch have our names already.
+    Known are DeepWV3Plus, AbeT, MRNet, mmsegmentation's PSPNet, of which URN's are some, and the
+    classifiers of SEAM and PMM; files of DeepLabV3Plus-Pytorch have our names already.
     """
-    for family in (deepwv3plus, deeplab_multi, pspnet):
+    for family in (deepwv3plus, deeplab_multi, pspnet, cam):
         state = family.from_published(state)
     return dict(state)

@@ -23,6 +23,13 @@ from utils.types import SegOutput
 
 AFFINITIES = 1 << 26  # of pairs of pixels that are in memory at once, 256 MiB
 LEAST_PROBABILITY = 1e-5
+_PUBLISHED = {  # modules of the released classifiers that are not the backbone's
+    "fc8": "classifier",
+    "f8_3": "correlation.sides.middle",
+    "f8_4": "correlation.sides.aux",
+    "f9": "correlation.joint",
+}
+_ONLY_THERE = "f9.weight"
 _SIDES = {"middle": 64, "aux": 128}  # features of the backbone and what they are reduced to
 
 
@@ -244,3 +251,19 @@ def _take_background(network: nn.Module, _: object) -> None:
     assert isinstance(network, CamNetwork)
     channel = int(network.background_channel)
     network.background = None if channel < 0 else channel
+
+
+def from_published(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors of a classifier of SEAM or PMM under our names, whose first class is background.
+
+    A state of another network stays as it is.
+    """
+    if _ONLY_THERE not in state:
+        return dict(state)
+    named = {_published_name(name): value for name, value in state.items()}
+    return {**named, "background_channel": torch.tensor(0)}
+
+
+def _published_name(name: str) -> str:
+    module, _, parameter = name.rpartition(".")
+    return f"{_PUBLISHED.get(module, f'backbone.{module}')}.{parameter}"

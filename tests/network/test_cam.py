@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from network import cam
+from network import build_model, cam, from_published
 from network.cam import CamNetwork, PixelCorrelation
 from tests.network.cam_toy import TinyBackbone, cam_network
 
@@ -254,3 +254,21 @@ def test_a_state_brings_the_background_of_its_classes(background):
     assert other.background == background
     images = torch.rand(1, 3, 16, 16)
     assert torch.equal(saved.eval()(images).logits, other.eval()(images).logits)
+
+
+def test_published_classifiers_load_under_our_names():
+    with torch.device("meta"):
+        ours = build_model("cam_resnet38d", 21, background=0).state_dict()
+    behind = {"classifier": "fc8", "correlation.sides.middle": "f8_3",
+              "correlation.sides.aux": "f8_4", "correlation.joint": "f9"}  # fmt: skip
+    theirs = {}
+    for name, value in ours.items():
+        module, _, parameter = name.rpartition(".")
+        if name != "background_channel":
+            published = behind.get(module, module.removeprefix("backbone."))
+            theirs[f"{published}.{parameter}"] = value
+    assert {"fc8.weight", "f9.weight", "conv1a.weight"} <= theirs.keys()
+    loaded = from_published(theirs)
+    assert loaded.pop("background_channel") == 0
+    assert all(loaded[name] is value for name, value in ours.items() if name in loaded)
+    assert loaded.keys() == ours.keys() - {"background_channel"}
