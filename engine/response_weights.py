@@ -46,7 +46,7 @@ def add_response_flags(group: _ArgumentGroup) -> None:
         "--response_decoder",
         choices=("crf", "argmax"),
         default="crf",
-        help="from probabilities to classes; argmax: in closed form, hundreds of times as fast",
+        help="from probabilities to classes; argmax: in closed form, fast",
     )
     add("--response_reduce", choices=("max", "mean"), default="max", help="over the classes")
     add(
