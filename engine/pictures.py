@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -10,6 +12,7 @@ from torch import Tensor
 from datasets.transforms import denormalize
 from engine.predict import resize_images
 from utils.class_map import class_map
+from utils.sheets import Colour
 from utils.types import Batch, Prediction
 
 Array = NDArray[np.uint8]
@@ -39,6 +42,19 @@ def full_palette(palette: Tensor) -> Array:
 def colours(ids: Array, palette: Array) -> Array:
     """Train ids (H, W) as RGB (H, W, 3) through a palette (256, 3)."""
     return cv2.LUT(cv2.merge([ids] * 3), palette[None])  # type: ignore[return-value]
+
+
+def class_legend(ids: Array, names: Sequence[str], palette: Array) -> dict[str, Colour]:
+    """Colours of the classes that train ids show, by name, in the order of the train ids.
+
+    Args:
+        ids: of any shape; 255 is none of the classes.
+        names: by train id.
+        palette: (256, 3).
+    """
+    seen = np.bincount(ids.ravel(), minlength=256)
+    coloured_names = zip(names, palette.tolist(), strict=False)
+    return {name: tuple(rgb) for i, (name, rgb) in enumerate(coloured_names) if seen[i]}
 
 
 def overlay(image: Array, ids: Array, palette: Array) -> Array:

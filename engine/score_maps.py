@@ -14,10 +14,19 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from engine.consumers import ImageWriter, has_target
-from engine.pictures import Array, colours, full_palette, overlay, pictures, png, predicted_ids
+from engine.pictures import (
+    Array,
+    class_legend,
+    colours,
+    full_palette,
+    overlay,
+    pictures,
+    png,
+    predicted_ids,
+)
 from utils.colour_maps import Scale, coloured, map_png
 from utils.kept import score_map
-from utils.sheets import Colour, Row, Tile, contact_sheet
+from utils.sheets import Row, Tile, contact_sheet
 from utils.types import Batch, ForwardVariant, Prediction, Score
 from utils.variants import by_variant
 
@@ -123,15 +132,9 @@ class ScoreMapWriter(ImageWriter):
             rows = [Row(tiles)]
         return contact_sheet(
             rows,
-            legend=self._legend(shown),
+            legend=class_legend(shown, self.class_names, self.palette),
             tile_width=min(max(image.shape[1], SMALLEST_TILE), LARGEST_TILE),
         )
-
-    def _legend(self, ids: Array) -> dict[str, Colour]:
-        """Colours of the classes that these train ids show, by name."""
-        seen = np.bincount(ids.ravel(), minlength=256)
-        coloured_names = zip(self.class_names, self.palette.tolist(), strict=False)
-        return {name: tuple(rgb) for i, (name, rgb) in enumerate(coloured_names) if seen[i]}
 
 
 def score_writers(
