@@ -30,6 +30,7 @@ BENCHMARKS = {
     "components": "component metrics of one map with 500 components against a loop",
     "relaxed_boundary": "relaxed boundary target and loss against the published way",
     "response_scaling": "response scaling of one map in closed form against decoding every map",
+    "response_weights": "response weights of images, decoded beside inference and after it",
     "dense_crf": "dense CRF: lattices, iterations, batches, and pydensecrf2 where installed",
     "temperature_search": "the best of 950 temperatures against trying them all",
     "reliability": "cost of all reliability metrics over bare inference",

@@ -5,6 +5,7 @@
 #   SEEDS      of the runs that are compared, such as "1 2 3 4 5"
 #   MEMBERS    of the deep ensemble that makes the masks, as BACKBONE:SEED, such as "resnet50:1 mobilenet:1"
 #   EXTRA      further flags for every training, such as "--amp bf16 --cache /data/cache"
+#   TEST_FLAGS of tests and the making of labels and maps, such as "--val_batch_size 1"
 #   OUT        where checkpoints/, runs/, results/ and masks go (default: experiments/NAME)
 #   PYTHON     the interpreter (default: .venv/bin/python where there is one)
 #
@@ -15,11 +16,22 @@ if [[ -z ${PYTHON:-} ]]; then
   if [[ -x .venv/bin/python ]]; then PYTHON=.venv/bin/python; else PYTHON=python3; fi
 fi
 read -ra extra <<<"${EXTRA:-}"
+read -ra test_flags <<<"${TEST_FLAGS:-}"
 
 # require_data WHAT: stop with one line where DATA_ROOT is not set
 require_data() {
   if [[ -z ${DATA_ROOT:-} ]]; then
     echo "DATA_ROOT is not set: DATA_ROOT=DIR $0, where DIR is $1" >&2
+    exit 2
+  fi
+}
+
+# require_choice VARIABLE NAME CHOICE...: stop with one line where NAME is none of the choices
+require_choice() {
+  local variable=$1 name=$2
+  shift 2
+  if [[ " $* " != *" $name "* ]]; then
+    echo "$variable has $name; it is of $*" >&2
     exit 2
   fi
 }
@@ -77,6 +89,18 @@ evaluate() {
   else
     "$PYTHON" main.py --test_only --output_dir "$out" --run_name "$name" "$@"
   fi
+}
+
+# network RUN: the checkpoint of its last step, under OUT
+network() {
+  echo "$OUT/checkpoints/latest_$1.pth"
+}
+
+# judge RUN [SUFFIX FLAGS...]: OUT/results/RUN[SUFFIX].json, with the flags of the array testing
+judge() {
+  local run=$1 name=$1${2:-}
+  shift $(($# > 1 ? 2 : 1))
+  evaluate "$OUT" "$name" --ckpt "$(network "$run")" "${testing[@]}" "$@" "${test_flags[@]}"
 }
 
 # offline_experiment DATASET BACKBONES FLAGS...: the paper's first experiment. The members and their

@@ -16,7 +16,6 @@ fi
 HEADS=${HEADS:-"linear cosine"}
 SEEDS=${SEEDS:-"1 2 3"}
 OUT=${OUT:-experiments/abet_camvid}
-read -ra test_flags <<<"${TEST_FLAGS:-}"
 declare -A flags_of=([linear]="--head linear" [cosine]="--head cosine --temperature learned")
 declare -A scores_of=(
   [linear]="abet,energy,msp,entropy,max_logit,sml,odin+msp,react,dice"

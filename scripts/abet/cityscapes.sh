@@ -28,7 +28,6 @@ HEADS=${HEADS:-"cosine linear"}
 SEEDS=${SEEDS:-"1 2 3"}
 GPUS=${GPUS:-1}
 OUT=${OUT:-experiments/abet_cityscapes}
-read -ra test_flags <<<"${TEST_FLAGS:-}"
 scores=abet,energy,msp,entropy,max_logit,sml,react,dice,odin+msp
 of_ensemble=abet,abet@mean_logit,abet@deviation,energy,msp,entropy,max_logit,mutual_information
 

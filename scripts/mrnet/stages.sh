@@ -13,14 +13,12 @@
 #
 #   GPUS_ONE    for a training of stage one: 1, published 2
 #   GPUS_TWO    for a training of stage two: 1, published 3; batch norms are joint over all of them
-#   TEST_FLAGS  of the tests and the making of pseudo labels, such as "--val_batch_size 1"
 #
 # See ../experiment.sh.
 source "$(dirname "${BASH_SOURCE[0]}")/../experiment.sh"
 GPUS_ONE=${GPUS_ONE:-1}
 GPUS_TWO=${GPUS_TWO:-1}
 PRETRAINED=${PRETRAINED:-imagenet}
-read -ra test_flags <<<"${TEST_FLAGS:-}"
 no_alignment=(--lambda_adv_target1 0 --lambda_adv_target2 0)
 no_target=("${no_alignment[@]}" --lambda_kl_target 0)
 plain=(--pseudo_loss plain --only_hard_label 80)
@@ -34,28 +32,6 @@ require_folders() {
       exit 2
     fi
   done
-}
-
-# require_choice VARIABLE NAME CHOICE...: stop with one line where NAME is none of the choices
-require_choice() {
-  local variable=$1 name=$2
-  shift 2
-  if [[ " $* " != *" $name "* ]]; then
-    echo "$variable has $name; it is of $*" >&2
-    exit 2
-  fi
-}
-
-# network RUN: its checkpoint
-network() {
-  echo "$OUT/checkpoints/latest_$1.pth"
-}
-
-# judge RUN [SUFFIX FLAGS...]: OUT/results/RUN[SUFFIX].json
-judge() {
-  local run=$1 name=$1${2:-}
-  shift $(($# > 1 ? 2 : 1))
-  evaluate "$OUT" "$name" --ckpt "$(network "$run")" "${testing[@]}" "$@" "${test_flags[@]}"
 }
 
 # stage_one RUN FLAGS...: trained and tested

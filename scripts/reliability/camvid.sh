@@ -15,7 +15,6 @@ OUT=${OUT:-experiments/reliability_camvid}
 TRAIN_SPLIT=${TRAIN_SPLIT:-train}
 FIT_SPLIT=${FIT_SPLIT:-val}
 TEST_SPLIT=${TEST_SPLIT:-test}
-read -ra test_flags <<<"${TEST_FLAGS:-}"
 metrics=(--metrics segmentation calibration misclassification pavpu --confidence msp entropy)
 for name in $CALIBRATORS; do calibrator_flags "$name"; done # a wrong name stops here
 

@@ -256,7 +256,8 @@ class TestCommand:
         assert main(flags(data, tmp_path, weights)) == 0
         assert contents(tmp_path) == contents(made)
         assert f"{scores[1]} is damaged" in caplog.text
-        assert f"{100 * manifest_of(made)['rejected']:.1f} % of the pixels have no label" in caplog.text
+        rejected = manifest_of(made)["rejected"]
+        assert f"{100 * rejected:.1f} % of the pixels have no label" in caplog.text
 
     def test_a_killed_end_is_made_up_for(self, data, weights, made, tmp_path):
         """All files are there, and the process died before it wrote the manifest again."""

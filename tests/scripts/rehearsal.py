@@ -12,6 +12,14 @@ import torch
 from engine.checkpoint import plain
 from options import parse
 
+INSTEAD_OF_TRAINING = (
+    *("test_only", "report", "fit_score", "make_pseudo_labels"),
+    *("make_cams", "make_pseudo_masks", "make_response_weights"),
+)
+MADE = {  # the folder that an action fills
+    "make_pseudo_masks": "pseudo_dir",
+    "make_response_weights": "weight_dir",
+}
 SCRIPTS = Path(__file__).parents[2] / "scripts"
 OF_THE_SYSTEM = ("PATH", "HOME", "TMPDIR")  # no setting of a script comes in from outside
 
@@ -59,11 +67,14 @@ class Rehearsal:
 
     @staticmethod
     def play(argv: list[str]) -> Namespace:
-        """Read a command, and leave the files of a training or of a fit that it would."""
+        """Read a command, and leave what others need of it: checkpoints, statistics, folders."""
         opts = parse(argv)
+        for action, folder in MADE.items():
+            if getattr(opts, action):
+                getattr(opts, folder).mkdir(parents=True, exist_ok=True)
         if opts.fit_score:
             (opts.output_dir / f"checkpoints/score_statistics_{opts.run_name}.pth").touch()
-        elif not (opts.test_only or opts.report or opts.make_pseudo_labels):
+        elif trains(opts):
             (opts.output_dir / "checkpoints").mkdir(parents=True, exist_ok=True)
             content = {"model_state": {"weight": torch.zeros(1)}, "opts": plain(opts)}
             for kind in ("best", "latest"):
@@ -72,10 +83,13 @@ class Rehearsal:
 
     def trainings(self) -> dict[str, Namespace]:
         """By the name of the run."""
-        instead = ("test_only", "fit_score", "make_pseudo_labels", "report")
-        trained = [one for one in self.read if not any(getattr(one, name) for name in instead)]
-        return {one.run_name: one for one in trained}
+        return {one.run_name: one for one in self.read if trains(one)}
 
     def tests(self) -> dict[str, Namespace]:
         """By the name of the result."""
         return {one.run_name: one for one in self.read if one.test_only}
+
+
+def trains(opts: Namespace) -> bool:
+    """Whether a command is a training."""
+    return not any(getattr(opts, name) for name in INSTEAD_OF_TRAINING)
