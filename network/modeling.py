@@ -150,12 +150,7 @@ def build_model(  # noqa: PLR0913 - an argument per flag
         "dropout": dropout,
         "checkpoint_activations": checkpoint_activations,
     }
-    features: Backbone
-    if spec.backbone == TIMM:
-        features = build_timm_backbone(backbone, output_stride, **options)
-    else:
-        options["classifier"] = spec.head == CAM
-        features = build_backbone(spec.backbone, output_stride, **options)
+    features = _features(spec, backbone, output_stride, options)
     set_bn_momentum(features, bn_momentum)
     if spec.head == CAM:
         if freeze_bn:
@@ -168,6 +163,16 @@ def build_model(  # noqa: PLR0913 - an argument per flag
         for part in heads:
             convert_to_separable_conv(part)
     return SegmentationModel(features, *heads, freeze_bn=freeze_bn)
+
+
+def _features(
+    spec: ModelSpec, timm_name: str | None, output_stride: int, options: Mapping[str, Any]
+) -> Backbone:
+    """The backbone of a model; ``options`` are keywords of both kinds of backbone."""
+    if spec.backbone == TIMM:
+        return build_timm_backbone(timm_name, output_stride, **options)
+    own = {**options, "classifier": spec.head == CAM}
+    return build_backbone(spec.backbone, output_stride, **own)
 
 
 def _heads(

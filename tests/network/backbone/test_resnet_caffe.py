@@ -11,6 +11,7 @@ from datasets.crops import IMAGENET_MEAN
 from datasets.transforms import IMAGENET_STD, normalize
 from network.backbone import build_backbone
 from network.backbone.resnet_caffe import NORMALISATION, CaffeColours
+from tests.network.backbone.recomputation import assert_checkpointing_changes_nothing
 from tests.network.conftest import rule_weights
 
 BGR_MEAN = np.array([104.00698793, 116.66876762, 122.67891434])
@@ -128,20 +129,8 @@ def test_arithmetic_of_the_specification(backbone):
 
 
 def test_checkpointing_changes_nothing(backbone):
-    plain = copy.deepcopy(backbone).train()
-    saving = copy.deepcopy(plain)
-    saving.checkpoint_activations = True
     images = torch.randn(2, 3, 25, 25, generator=torch.Generator().manual_seed(0))
-    found = []
-    for each in (plain, saving):
-        features = each(images)
-        sum(feature.square().mean() for feature in features.values()).backward()
-        gradients = {name: p.grad for name, p in each.named_parameters()}
-        found.append((features, gradients, each.state_dict()))
-    for expected, values in zip(*found, strict=True):
-        for name, value in expected.items():
-            assert torch.equal(values[name], value), name
-    assert int(saving.layer3[0].bn1.num_batches_tracked) == 1
+    assert_checkpointing_changes_nothing(copy.deepcopy(backbone).train(), images)
 
 
 @pytest.mark.parametrize("prefix", ["", "Scale."])
