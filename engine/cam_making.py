@@ -258,7 +258,7 @@ def describe_cams(opts: Namespace, dataset: SegDataset, trained: Trained) -> dic
         CAMS,
         opts,
         dataset,
-        dataset.num_classes,
+        trained,
         flags=CAM_FLAGS,
         inference=describe_inference(opts),
         background=dataset.background,

@@ -27,7 +27,8 @@ OF_PREDICTIONS = (
     *("test_only", "predict", "make_uncertainty_masks", "make_pseudo_labels"),
     "make_response_weights",
 )
-OF_TRAINED = (*OF_PREDICTIONS, "make_cams", "fit_calibrator", "fit_score")  # need a network
+OF_ANY_NETWORK = (*OF_PREDICTIONS, "fit_calibrator", "fit_score")  # also one from elsewhere
+OF_TRAINED = (*OF_ANY_NETWORK, "make_cams")  # need a network
 ACTIONS = (*OF_TRAINED, "make_pseudo_masks", "report", "check_data", "list")
 OF_FILES = ("local", "cluster")  # calibrators that need more than logits
 
@@ -96,9 +97,8 @@ def check_outside_network(opts: Namespace) -> Iterable[str]:
     if len(sources) > 1 and {"external", "logits_dir"} & set(sources):
         yield f"--{sources[0]} and --{sources[1]} both name the network; give one"
     outside = opts.external or opts.logits_dir
-    fitting = {"test_only", "predict", "fit_calibrator", "fit_score"}
-    if outside and not fitting & set(chosen_actions(opts)):
-        yield "--external and --logits_dir are for --test_only, --predict and --fit_..."
+    if outside and not set(OF_ANY_NETWORK) & set(chosen_actions(opts)):
+        yield f"--external and --logits_dir are for --{', --'.join(OF_ANY_NETWORK)}"
     if not opts.logits_dir:
         return
     if not opts.logits_dir.is_dir():

@@ -22,6 +22,7 @@ from utils.files import write_atomically
 from utils.types import IGNORE_INDEX, Batch, ForwardVariant, Prediction
 
 THREADS = min(4, os.cpu_count() or 1)
+PROBABILITY_ENDING = "_probabilities.npz"
 
 
 class ImageWriter(ABC):
@@ -199,7 +200,7 @@ class PredictionWriter(ImageWriter):
             # Not compressed: that takes seconds an image and saves a seventh.
             file = io.BytesIO()
             np.savez(file, probabilities=arrays["probabilities"], classes=list(self.class_names))
-            yield "_probabilities.npz", file.getvalue()
+            yield PROBABILITY_ENDING, file.getvalue()
 
 
 class SampleTriptychs:

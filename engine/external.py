@@ -17,13 +17,15 @@ from torch import Tensor, nn
 from datasets.files import read_ids
 from datasets.items import safe_name
 from datasets.label_files import first_bad_value
+from engine.consumers import PROBABILITY_ENDING
 from engine.evaluate import PredictionSource, resize_maps
 from methods.base import Method
 from utils.types import FEATURES, IGNORE_INDEX, Batch, Prediction
 
 LABEL_MAP = ".png"
-SUFFIXES = (".npy", ".npz", LABEL_MAP)
+ENDINGS = (".npy", ".npz", PROBABILITY_ENDING, LABEL_MAP)
 IMPOSSIBLE = -30.0  # logit of the classes that a label map does not name
+LEAST = 2.0**-25  # stands for the probabilities that float16 rounds to 0
 OUTPUT_FIELDS = ("logits", "out", "class_queries_logits", "masks_queries_logits")
 
 
@@ -156,9 +158,11 @@ def mask_classification(classes: Tensor, masks: Tensor) -> Tensor:
 
 
 class LogitsDirectory(Method, PredictionSource):
-    """Logits from files ``ID.npy`` (C, h, w), ``ID.npz`` with the array ``logits``, or ``ID.png``.
+    """Logits from files ``ID.npy`` (C, h, w), ``ID.npz`` with the array ``logits``, or others.
 
-    A PNG holds train ids, as pseudo labels do: their class is certain.
+    Of ``ID_probabilities.npz``, as ``--predict --save_probs`` writes it, they are the logs of the
+    array ``probabilities``. An ``ID.png`` holds train ids, as pseudo labels do: their class is
+    certain.
 
     Args:
         opts: the flags.
@@ -208,11 +212,11 @@ def logits_file(directory: Path, name: str) -> Path:
     Raises:
         ValueError: if there is none.
     """
-    paths = [directory / f"{safe_name(name)}{suffix}" for suffix in SUFFIXES]
+    paths = [directory / f"{safe_name(name)}{ending}" for ending in ENDINGS]
     for path in paths:
         if path.is_file():
             return path
-    there = len([path for path in directory.glob("*") if path.suffix in SUFFIXES])
+    there = len([path for path in directory.glob("*") if path.name.endswith(ENDINGS)])
     raise ValueError(
         f"--logits_dir {directory} has {there} files and none of"
         f" {', '.join(path.name for path in paths)}: they are named after the image's id"
@@ -230,7 +234,10 @@ def read_logits(directory: Path, name: str, num_classes: int) -> Tensor:
         return certain_logits(path, num_classes)
     try:
         content = np.load(path, allow_pickle=False)
-        array = content["logits"] if path.suffix == ".npz" else content
+        if path.name.endswith(PROBABILITY_ENDING):
+            array = np.log(np.maximum(content["probabilities"], LEAST, dtype=np.float32))
+        else:
+            array = content["logits"] if path.suffix == ".npz" else content
         logits = torch.from_numpy(np.asarray(array, np.float32))
     except Exception as error:  # NumPy and zipfile raise what they please on damaged files
         raise ValueError(f"{path} cannot be read as an array of logits: {error}") from None

@@ -23,8 +23,7 @@ from engine.calibration import Loaded
 from engine.consumers import ImageWriter
 from engine.evaluate import PredictionSource, run_pass
 from engine.map_claims import Summary, claim_folder, write_manifest
-from engine.run import file_hash, joint_hash
-from engine.trained import Trained, checkpoints, trained_method
+from engine.trained import Trained, network_files, network_hash, trained_method
 from methods import Method
 from utils.distributed import barrier, is_main, rank, world_size
 from utils.files import json_ready
@@ -104,8 +103,8 @@ def make_maps(
     """
     # Maps that are completed later must be those of one go.
     build.be_deterministic(Namespace(deterministic=True))
-    trained = trained_method(opts)
-    loaded = calibration.load_fitting(opts, trained, joint_hash(checkpoints(opts)))
+    trained = trained_method(opts, dataset.classes)
+    loaded = calibration.load_fitting(opts, trained, network_hash(opts, trained, dataset))
     manifest = {**describe(trained), "calibrator": loaded.sha256 if loaded else None}
     missing = claim_folder(
         kind, directory, manifest, dataset, overwrite=opts.overwrite, summary=summary
@@ -172,7 +171,7 @@ def describe_maps(
     kind: MapKind,
     opts: Namespace,
     dataset: SegDataset,
-    num_classes: int,
+    trained: Trained,
     *,
     flags: Sequence[str] = PREDICTION_FLAGS,
     **own: Any,
@@ -183,13 +182,17 @@ def describe_maps(
         kind: of the maps.
         opts: the flags.
         dataset: what they are made of, at their size.
-        num_classes: of the network.
+        trained: the network.
         flags: names of those that the maps follow from.
         own: entries of this kind alone.
+
+    Raises:
+        ValueError: if an image of the data set has no file of logits in ``--logits_dir``.
     """
     names = (*flags, *("random_seed",) * (opts.mc_samples is not None))
-    files = [{"file": path.name, "sha256": file_hash(path)} for path in checkpoints(opts)]
-    return describe_files(kind, opts, dataset, num_classes, flags=names, **own, checkpoints=files)
+    files = network_files(opts, trained, dataset)
+    classes = len(trained.class_names)
+    return describe_files(kind, opts, dataset, classes, flags=names, **own, checkpoints=files)
 
 
 def describe_files(

@@ -63,7 +63,7 @@ def run_mask_making(opts: Namespace) -> int:
 
     def describe(trained: Trained) -> dict[str, Any]:
         """The manifest."""
-        return describe_masks(opts, dataset, len(trained.class_names))
+        return describe_masks(opts, dataset, trained)
 
     def make_writer(manifest: dict[str, Any], wanted: Set[str]) -> MaskWriter:
         """The writer of the masks that are missing."""
@@ -72,19 +72,19 @@ def run_mask_making(opts: Namespace) -> int:
     return make_maps(opts, MASKS, dataset, directory, describe=describe, make_writer=make_writer)
 
 
-def describe_masks(opts: Namespace, dataset: SegDataset, num_classes: int) -> dict[str, Any]:
+def describe_masks(opts: Namespace, dataset: SegDataset, trained: Trained) -> dict[str, Any]:
     """The manifest of masks that are about to be made.
 
     Args:
         opts: the flags.
         dataset: what they are made of, at their size.
-        num_classes: of the network.
+        trained: the network.
     """
     return describe_maps(
         MASKS,
         opts,
         dataset,
-        num_classes,
+        trained,
         unit=f"nats, the grey value times scale / {LEVELS}",
-        scale=math.log(num_classes),
+        scale=math.log(len(trained.class_names)),
     )

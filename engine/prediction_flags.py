@@ -71,7 +71,11 @@ def add_prediction_flags(group: _ArgumentGroup) -> None:
         help="write maps of uncertainty, see --list scores; --predict: entropy instance",
     )
     add("--server_format", action="store_true", help="also label ids as a test server wants them")
-    add("--save_probs", action="store_true", help="with --predict: class probabilities, float16")
+    add(
+        "--save_probs",
+        action="store_true",
+        help="with --predict: class probabilities, float16, which --logits_dir reads",
+    )
 
 
 def check_prediction_flags(opts: Namespace) -> Iterable[str]:

@@ -145,7 +145,7 @@ def describe_labels(opts: Namespace, dataset: SegDataset, trained: Trained) -> d
         LABELS,
         opts,
         dataset,
-        len(names),
+        trained,
         threshold=opts.pseudo_threshold,
         classes=[
             {"name": name, "colour": colour} for name, colour in zip(names, colours, strict=True)

@@ -211,7 +211,7 @@ def describe_weights(opts: Namespace, dataset: SegDataset, trained: Trained) -> 
         weights_kind(uncertainty=opts.save_uncertainty),
         opts,
         dataset,
-        dataset.num_classes,
+        trained,
         scales=scaling.scales,
         decoder={"name": opts.response_decoder, **of_crf},
         reduce=scaling.reduce,

@@ -26,7 +26,7 @@ from engine.build import without_pretraining
 from engine.external import External, LogitsDirectory, external_network, state_hash
 from engine.mismatch import fitting_flags, last_layer
 from engine.restore import NETWORK_FLAGS, stored_flags
-from engine.run import joint_hash
+from engine.run import file_hash, joint_hash
 from methods import METHODS, Method
 from methods.ensemble import Ensemble, unique_names
 
@@ -77,6 +77,22 @@ def trained_method(opts: Namespace, classes: tuple[SegClass, ...] = ()) -> Train
     if opts.model == "deep_ensemble":
         return trained_ensemble(opts)
     return trained_network(opts, opts.ckpt)
+
+
+def network_files(opts: Namespace, trained: Trained, dataset: SegDataset) -> list[dict[str, str]]:
+    """``file`` and ``sha256`` of each checkpoint, or of the one network or folder from elsewhere.
+
+    Raises:
+        ValueError: if an image of the data set has no file of logits.
+    """
+    if opts.external or opts.logits_dir:
+        return [
+            {
+                "file": Path(opts.external or opts.logits_dir).name,
+                "sha256": network_hash(opts, trained, dataset),
+            }
+        ]
+    return [{"file": path.name, "sha256": file_hash(path)} for path in checkpoints(opts)]
 
 
 def network_hash(opts: Namespace, trained: Trained, dataset: SegDataset) -> str:

@@ -17,12 +17,13 @@ def add_model_flags(group: _ArgumentGroup) -> None:
     add("--model", type=choice("model", (*MODELS, *ENSEMBLES)), default="deeplabv3plus_mobilenet")
     add("--backbone", metavar="NAME", help="timm model of deeplabv3plus_timm, or see --num_models")
     add("--weight", type=Path, action=Repeated, metavar="FILE", help="a member of deep_ensemble")
-    add("--external", metavar="MODULE:CALLABLE", help="evaluate a torch module from elsewhere")
+    add("--external", metavar="MODULE:CALLABLE", help="a torch module from elsewhere")
     add(
         "--logits_dir",
         type=Path,
         metavar="DIR",
-        help="evaluate arrays ID.npy (C, h, w), or label maps ID.png",
+        help="in a network's place: arrays ID.npy (C, h, w), files of --save_probs, or label maps"
+        " ID.png",
     )
     add("--output_stride", type=int, choices=(8, 16), default=16)
     add("--separable_conv", action="store_true", help="depthwise-separable head")

@@ -69,6 +69,8 @@ def test_the_commands_of_weak_supervision_follow_each_other(tmp_path, monkeypatc
             opts = parse(words)
         except SystemExit:
             pytest.fail(f"{shlex.join(words)}: {capsys.readouterr().err}")
+        if opts.predict:
+            Path("predictions", opts.run_name).mkdir(parents=True)
         for flag, action in MADE_BY.items():
             folder = getattr(opts, flag)
             if folder is not None and getattr(opts, action):

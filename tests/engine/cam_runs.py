@@ -63,7 +63,7 @@ def use_network(monkeypatch, *, network=None, classes=CAMVID):
     with torch.no_grad():
         network.classifier.weight.mul_(8)  # maps that differ from place to place
 
-    def trained(opts):
+    def trained(opts, of_data):
         flags = parse(["--method", "cam", "--image_tags", MASKS, "--pretrained_backbone", "none"])
         method = Cam(flags, len(classes), network)
         return Trained(method.eval(), names_of(classes), palette_of(classes), ())

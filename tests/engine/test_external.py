@@ -132,6 +132,16 @@ def test_logits_are_read_by_the_images_ids(tmp_path):
     assert np.allclose(found[1], arrays["a"], atol=1e-2)
 
 
+def test_probabilities_are_read_as_their_logs(tmp_path):
+    probabilities = np.random.default_rng(0).dirichlet(np.ones(3), (4, 6)).transpose(2, 0, 1)
+    probabilities[:, 0, 0] = 1, 0, 0
+    half = probabilities.astype(np.float16)
+    np.savez(tmp_path / "a_probabilities.npz", probabilities=half, classes=["x", "y", "z"])
+    found = LogitsDirectory(Namespace(), 3, tmp_path).of_batch(batch_of("a")).logits
+    assert torch.isfinite(found).all()
+    assert np.allclose(found.softmax(1)[0], probabilities, atol=1e-3)
+
+
 @pytest.mark.parametrize(
     ("array", "message"),
     [
@@ -147,7 +157,9 @@ def test_wrong_arrays_are_explained(tmp_path, array, message):
 
 def test_missing_and_damaged_files_are_explained(tmp_path):
     source = LogitsDirectory(Namespace(), 3, tmp_path)
-    with pytest.raises(ValueError, match="0 files and none of a.npy, a.npz, a.png"):
+    with pytest.raises(
+        ValueError, match="0 files and none of a.npy, a.npz, a_probabilities.npz, a.png"
+    ):
         source.content_hash(["a"])
     (tmp_path / "a.npy").write_bytes(b"no array")
     with pytest.raises(ValueError, match="a.npy cannot be read as an array"):

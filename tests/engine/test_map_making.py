@@ -1,12 +1,20 @@
+import importlib
+import json
 from argparse import Namespace
+from functools import partial
 
 import numpy as np
 import pytest
+import torch
 
-from datasets.map_folders import origin
+from datasets.label_files import decode_label
+from datasets.loaders import eval_batches
+from datasets.map_folders import MANIFEST, origin
 from datasets.pseudo_labels import LABELS
 from datasets.uncertainty_masks import MASKS
+from engine.batch import prepare
 from engine.build import data_set
+from engine.external import state_hash
 from engine.map_claims import FORMERLY
 from engine.map_making import (
     PREDICTION_FLAGS,
@@ -17,9 +25,14 @@ from engine.map_making import (
     refuse_not_finite,
 )
 from engine.training_data import random_transform
+from main import main
 from options import parse
+from tests.datasets import layouts
 from tests.datasets.toys import Toy
+from tests.engine.toys import network_of_the_toy
 from utils.types import Prediction
+
+on_cpu = partial(prepare, device=torch.device("cpu"))
 
 
 class Constant(MapWriter):
@@ -50,8 +63,8 @@ def described(tmp_path, kind=LABELS, **flags):
     checkpoint = tmp_path / "best.pth"
     checkpoint.write_bytes(b"weights")
     values = {**dict.fromkeys(PREDICTION_FLAGS), "model": "m", "random_seed": 1, **flags}
-    opts = Namespace(ckpt=checkpoint, weight=None, **values)
-    return describe_maps(kind, opts, Toy(), 3, threshold=0.5)
+    opts = Namespace(ckpt=checkpoint, external=None, logits_dir=None, **values)
+    return describe_maps(kind, opts, Toy(), network_of_the_toy(), threshold=0.5)
 
 
 def test_a_manifest_says_whose_the_maps_are(tmp_path):
@@ -102,3 +115,31 @@ def test_drawn_images_are_as_training_on_their_maps_draws_them(argv, size):
         trained_on = data_set(opts, "train", random_transform(opts), label_source=lambda item: None)
         assert origin(LABELS, trained_on) == origin(LABELS, dataset)
         assert tuple(dataset[0]["image"].shape) == (3, *size)
+
+
+OTHER_PROJECT = """
+import torch
+
+def build():
+    torch.manual_seed(0)
+    return torch.nn.Conv2d(3, 11, 1)
+"""
+
+
+def test_a_network_of_another_project_makes_maps(tmp_path, monkeypatch):
+    (tmp_path / "other_maps.py").write_text(OTHER_PROJECT)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    root = layouts.camvid(tmp_path / "data", train=2)
+    folder = tmp_path / "labels"
+    argv = ["--make_pseudo_labels", "--external", "other_maps:build", "--dataset", "camvid"]
+    argv += ["--data_root", str(root), "--pseudo_dir", str(folder), "--num_workers", "0"]
+    assert main(argv) == 0
+    network = importlib.import_module("other_maps").build()
+    dataset = images_of_maps(parse(argv))
+    for batch in map(on_cpu, eval_batches(dataset, batch_size=1, num_workers=0)):
+        with torch.no_grad():
+            expected = network(batch["image"]).argmax(1)[0].numpy()
+        written = decode_label((folder / f"{batch['id'][0]}.png").read_bytes())
+        np.testing.assert_array_equal(written, expected)
+    (source,) = json.loads((folder / MANIFEST).read_text())["checkpoints"]
+    assert source == {"file": "other_maps:build", "sha256": state_hash(network)}

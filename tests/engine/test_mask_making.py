@@ -28,6 +28,7 @@ from network import build_model
 from options import parse
 from tests.datasets import layouts
 from tests.datasets.toys import Toy
+from tests.engine.toys import network_of_the_toy
 from uncertainty import instance_uncertainty
 from utils.types import Prediction
 
@@ -126,8 +127,8 @@ class Claiming:
     def claim(self, dataset=None, overwrite=False, **flags):
         dataset = dataset or Toy(sizes=SIZES)
         values = {**dict.fromkeys(PREDICTION_FLAGS), "model": "m", "random_seed": 1, **flags}
-        opts = Namespace(ckpt=self.checkpoint, weight=None, **values)
-        manifest = describe_masks(opts, dataset, num_classes=3)
+        opts = Namespace(ckpt=self.checkpoint, external=None, logits_dir=None, **values)
+        manifest = describe_masks(opts, dataset, network_of_the_toy())
         return claim_folder(MASKS, self.directory, manifest, dataset, overwrite=overwrite)
 
     def make(self, **changes):

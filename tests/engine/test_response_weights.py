@@ -229,6 +229,34 @@ class TestMaking:
         assert f"tags {manifest_of(folder)['tags']}" not in caplog.text.split("(there")[0]
         assert f"(there {manifest_of(folder)['tags']})" in caplog.text
 
+    def test_other_scales_are_tried_on_stored_probabilities(
+        self, data, weights, made, tmp_path, caplog
+    ):
+        network = ["--ckpt", str(weights), "--dataset", "camvid", "--data_root", str(data)]
+        passes = ["--eval_flip", "--eval_scales", "1", "1.25", "--val_batch_size", "2"]
+        predict = ["--predict", str(data / "train"), "--save_probs", "--num_workers", "0"]
+        place = ["--output_dir", str(tmp_path), "--run_name", "once"]
+        assert main([*predict, *network, *passes, *place]) == 0
+        stored = tmp_path / "predictions" / "once"
+        argv = ["--make_response_weights", "--logits_dir", str(stored), "--response_decoder"]
+        argv += ["argmax", "--dataset", "camvid", "--data_root", str(data), "--num_workers", "0"]
+        assert main([*argv, "--weight_dir", str(tmp_path / "same")]) == 0
+        other = [*argv, "--weight_dir", str(tmp_path / "other"), "--response_scales", "0.5", "2"]
+        assert main(other) == 0
+        source = manifest_of(tmp_path / "same")["checkpoints"]
+        assert [entry["file"] for entry in source] == ["once"]
+        for decode, ending in ((decode_label, ".png"), (decode_weight, "_weight.png")):
+            for path in sorted(made.glob("*_weight.png")):
+                name = path.name.removesuffix("_weight.png") + ending
+                first = decode((made / name).read_bytes())
+                again = decode((tmp_path / "same" / name).read_bytes())
+                assert (first == again).mean() > 0.99  # they were rounded to float16
+        assert maps(tmp_path / "other") != maps(tmp_path / "same")
+        next(stored.glob("*_probabilities.npz")).touch()
+        caplog.clear()
+        assert main(other) == 1
+        assert "checkpoints once (there once, of other content)" in caplog.text
+
     def test_drawn_scenes_are_weighed_at_the_size_that_training_sees(self, tmp_path, monkeypatch):
         monkeypatch.setitem(NUM_IMAGES, "val", 2)
         network = save_network(tmp_path / f"best_{MODEL}_streets_os16.pth", ROAD)
