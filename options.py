@@ -163,6 +163,12 @@ def add_train_flags(group: _ArgumentGroup) -> None:
     add("--method", type=choice("method", METHODS), default="supervised")
     add("--optimizer", choices=("adam", "adamw", "sgd"), default="adam")
     add("--lr", type=within(0, 100), default=1e-4, help="of the classifier")
+    add(
+        "--lr_batch_size",
+        type=at_least(1),
+        metavar="N",
+        help="what the rates are for: all of them times --batch_size / N, linear scaling",
+    )
     add("--backbone_lr_factor", type=within(0, 100), default=0.1, help="times lr: the backbone's")
     add("--momentum", type=within(0, 1), default=0.9, help="of sgd")
     add("--nesterov", action="store_true", help="of sgd")

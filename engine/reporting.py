@@ -60,6 +60,7 @@ OF_TRAINING = (
             ),
             *("pretrained_backbone", "bn_momentum", "sync_bn", "reset_head", "method", "loss_type"),
             *("loss_normalize", "focal_gamma", "focal_alpha", "alpha", "optimizer", "lr"),
+            "lr_batch_size",
             *("backbone_lr_factor", "momentum", "weight_decay", "lr_policy", "step_size"),
             *("total_itrs", "batch_size", "accumulate", "amp", "channels_last", "compile"),
             *("activation_checkpointing", "deterministic", "member", "ensemble_lr", "num_models"),

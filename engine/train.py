@@ -28,6 +28,7 @@ from methods.base import MIOU, Method
 from methods.ensemble import member_flags
 from utils.distributed import any_process, rank, world_size
 from utils.log import Progress, RunLog, logger, progress
+from utils.scheduler import scale_rates
 from utils.types import Batch, StepOutput
 from utils.visualizer import Visualizer
 
@@ -57,6 +58,15 @@ def start(method: Method, opts: Namespace, device: torch.device) -> Training:
     finite without asking the device; outside fp16 its scale is 1.
     """
     optimizers = method.optimizers()
+    if opts.lr_batch_size is not None:
+        factor = opts.batch_size / opts.lr_batch_size
+        scale_rates(optimizers.values(), factor)
+        logger.info(
+            "learning rates times %g: they are for batches of %d, and these are of %d",
+            factor,
+            opts.lr_batch_size,
+            opts.batch_size,
+        )
     return Training(
         method=method,
         average=WeightAverage(method.deployable(), opts.ema) if opts.ema else None,

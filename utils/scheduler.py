@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from math import ceil
 
 from torch import Tensor
@@ -12,6 +13,17 @@ LR_POLICIES = ("poly", "poly_floor", "step", "epoch_poly", "scl_poly")
 FLOOR = 1e-6  # least rate of both policies by step
 
 WARM_UP_START = 0.1  # of the rate, as published with MRNet
+
+
+def scale_rates(optimizers: Iterable[Optimizer], factor: float) -> None:
+    """Multiply every learning rate; before the schedules are made, which start from them.
+
+    With factor batch / reference batch it is the linear scaling of Goyal et al. 2017
+    ("Accurate, Large Minibatch SGD", arXiv 1706.02677). A floor of a schedule stays where it is.
+    """
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            group["lr"] *= factor
 
 
 class PolyLR(LRScheduler):

@@ -88,6 +88,21 @@ def test_the_loop_equals_steps_written_by_hand(tmp_path):
             torch.testing.assert_close(mine, yours)
 
 
+def test_rates_follow_the_batch_only_on_request_and_say_so(caplog):
+    caplog.set_level("INFO", logger=logger.name)
+    opts = options(lr_batch_size=16, batch_size=4)
+    training = fresh(opts)
+    rates = {name: [g["lr"] for g in o.param_groups] for name, o in training.optimizers.items()}
+    assert rates == {"painter": [0.1 / 4], "critic": [0.05 / 4]}
+    assert training.schedules["painter"].base_lrs == [0.1 / 4]
+    assert (
+        "learning rates times 0.25: they are for batches of 16, and these are of 4" in caplog.text
+    )
+    caplog.clear()
+    assert fresh(options(batch_size=4)).schedules["painter"].base_lrs == [0.1]
+    assert "learning rates" not in caplog.text
+
+
 def test_each_loss_reaches_its_own_optimizer_alone():
     method = fresh(options()).method
     out = method.training_step(next(batches()), 0)

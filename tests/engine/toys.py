@@ -53,6 +53,7 @@ def options(**changes):
         "channels_last": False,
         "ema": None,
         "epoch_itrs": None,
+        "lr_batch_size": None,
         "lr_floor": 1e-6,
         "lr_policy": "poly",
         "patience": None,
