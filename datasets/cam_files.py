@@ -82,10 +82,24 @@ def read_arrays(content: bytes) -> tuple[NDArray[np.int64], NDArray[Any]]:
     Raises:
         DamagedMapError: if it is no archive that holds these two arrays and no code.
     """
+    classes, maps = _stored(io.BytesIO(content), "classes", "maps")
+    return classes, maps
+
+
+def read_classes(path: Path) -> NDArray[np.int64]:
+    """``classes`` of any such archive; the maps are not read.
+
+    Raises:
+        DamagedMapError: as ``read_arrays`` does.
+    """
+    return _stored(path, "classes")[0]
+
+
+def _stored(file: io.BytesIO | Path, *names: str) -> list[NDArray[Any]]:
     try:
-        with np.load(io.BytesIO(content), allow_pickle=False) as archive:
-            return archive["classes"], archive["maps"]
-    except (ValueError, KeyError, OSError, EOFError, TypeError, zipfile.BadZipFile) as error:
+        with np.load(file, allow_pickle=False) as archive:
+            return [archive[name] for name in names]
+    except Exception as error:  # NumPy, zipfile and zlib raise what they please on damaged files
         raise DamagedMapError(f"it is no .npz file with classes and maps ({error})") from None
 
 

@@ -12,10 +12,18 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from datasets.base import SegDataset
-from datasets.cam_files import CAM_ENDING, decode_cams, inspect_cams, is_cam, read_arrays
+from datasets.cam_files import (
+    CAM_ENDING,
+    decode_cams,
+    inspect_cams,
+    is_cam,
+    read_arrays,
+    read_classes,
+)
 from datasets.files import listing
 from datasets.items import Item
 from datasets.map_folders import MANIFEST, MapFile, MapKind, MapReader, classes_of
+from datasets.parallel import threaded
 from datasets.png_files import DamagedMapError, Size
 from datasets.taxonomy import SegClass, names_of
 from utils.log import logger
@@ -52,6 +60,7 @@ class CamReader(MapReader):
 
     Attributes:
         classes: what the train ids stand for; None for maps of another program until ``check``.
+        background: train id of the class that has no map; of other programs' maps from ``check``.
 
     Raises:
         ValueError: if the folder holds no such maps, or its manifest is damaged or of something
@@ -63,6 +72,7 @@ class CamReader(MapReader):
     def __init__(self, directory: Path | str) -> None:
         super().__init__(directory)
         self.classes: tuple[SegClass, ...] | None = None
+        self.background: int | None = None
         if self.manifest is not None:
             self.classes = classes_of(self.manifest, self.directory / MANIFEST, self.kind)
         elif not next(self.directory.rglob(f"*{CAM_ENDING}"), None):
@@ -107,7 +117,7 @@ class CamReader(MapReader):
         if self.manifest is not None:
             self.refuse_other_origin(dataset)
         else:
-            self.classes = dataset.classes
+            self.classes, self.background = dataset.classes, dataset.background
             logger.warning(
                 "the maps in %s have no %s: what they were made of is unknown",
                 self.directory,
@@ -119,6 +129,33 @@ class CamReader(MapReader):
             raise self.of_other_origin(f"{what} of {dataset.name}", dataset)
         self.refuse_missing(dataset)
         self.refuse_damaged(dataset)
+
+    def check_tags(self, dataset: SegDataset) -> None:
+        """Refuse maps that lack one of a class with which their image is tagged.
+
+        Args:
+            dataset: the images, with their tags.
+
+        Raises:
+            ValueError: naming the first such file and the class.
+        """
+        tags = dataset.tags
+        assert tags is not None, "check_tags compares with the images' tags"
+
+        def lacking(index: int) -> NDArray[np.int64]:
+            """Train ids that an item is tagged with and has no map of."""
+            item = dataset.items[index]
+            tagged = np.flatnonzero(tags(item).numpy())
+            tagged = tagged[tagged != dataset.background]
+            return np.setdiff1d(tagged, self.read(self.path(item), read_classes))
+
+        for index, found in enumerate(threaded(lacking, len(dataset), "Maps and tags")):
+            if found.size:
+                raise ValueError(
+                    f"{self.path(dataset.items[index])} has no map of"
+                    f" {dataset.class_names[found[0]]}, with which {dataset.items[index].id} is"
+                    " tagged: make the maps from the same --image_tags"
+                )
 
     def remedy(self) -> str:
         """How to complete the folder."""
@@ -142,6 +179,11 @@ class CamReader(MapReader):
             raise ValueError(
                 f"{path} holds a map of class {wrong}; its classes have to be train ids 0 to"
                 f" {len(self.classes) - 1}"
+            )
+        if self.background in classes:
+            raise ValueError(
+                f"{path} holds a map of class {self.background}, the background, which follows"
+                " from the others: leave it out, and mind that classes are train ids"
             )
 
 

@@ -44,6 +44,7 @@ from utils.types import Batch, Prediction
 CAM_FLAGS = ("model", "method", "backbone", "output_stride", "condition", "eval_amp")
 OF_OTHER_PASSES = (
     *("eval_flip", "eval_scales", "fuse", "upsample", "sliding_window", "infer_size", "infer_fit"),
+    *("infer_short_side", "window_overlap", "fuse_heads", "fuse_weight_aux"),
     *("mc_samples", "calibrator"),
 )
 OF_BOXES = ("cam_crop", "cam_stride")
@@ -96,6 +97,8 @@ def check_cam_flags(opts: Namespace) -> Iterable[str]:
     for name in OF_OTHER_PASSES:
         if name in opts.typed:
             yield f"--make_cams has passes of its own, see --cam_inference: leave --{name} out"
+    if opts.eval_crf and "eval_crf" in opts.typed:
+        yield "--make_cams refines maps with --cam_crf_iterations 10: leave --eval_crf out"
     yield from check_cam_scales(opts)
 
 

@@ -29,6 +29,7 @@ from utils.files import open_atomically
 from utils.provenance import git_state
 
 FORMAT = 1
+BATCH_COUNTER = "num_batches_tracked"
 PREFIX = re.compile(r"^(?:module\.|_orig_mod\.)+")
 
 # Published files hold best_score as a NumPy float64: its reconstruction, and nothing else.
@@ -303,7 +304,8 @@ def load_network(
         ValueError: listing the tensors that do not fit and the flag that would.
     """
     own = network.state_dict()
-    missing = [name for name in own if name not in state]
+    # A file of an old torch does not count the batches of its norms; loading fills that in.
+    missing = [name for name in own if name not in state and not name.endswith(BATCH_COUNTER)]
     extra = [name for name in state if name not in own]
     unlike = [name for name in own if name in state and own[name].shape != state[name].shape]
     if reset_head and all_of_head((*missing, *unlike), own) and all_of_head(extra, state):

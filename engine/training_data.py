@@ -10,6 +10,7 @@ from pathlib import Path
 from torch import Tensor
 
 from datasets.base import SegDataset
+from datasets.cams import CamReader
 from datasets.class_uniform import ClassUniform, find_centroids
 from datasets.damage import DamagedLabels
 from datasets.epochs import EpochOrder, Permutations, epoch_steps
@@ -22,6 +23,7 @@ from datasets.transforms import Transform
 from datasets.uncertainty_masks import UncertaintyMasks
 from engine.augmentation import random_transform
 from engine.build import data_set
+from engine.cam_making import cam_directory
 from engine.image_tags import give_tags
 from engine.map_making import images_of_maps
 from engine.pseudo_labels import label_directory
@@ -153,10 +155,12 @@ def image_labelled(opts: Namespace, transform: Transform) -> SegDataset:
     """The images of the training split with the classes that each shows; pixels have no labels.
 
     Raises:
-        ValueError: if an image has no tags, or tags make no sense.
+        ValueError: if an image has no tags, tags make no sense, or a tag has no heat map.
     """
     dataset = data_set(opts, opts.train_split, transform, labelled=False)
     give_tags(opts, dataset)
+    if opts.train_transform == "multi_crop":
+        CamReader(cam_directory(opts)).check_tags(dataset)
     return dataset
 
 

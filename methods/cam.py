@@ -166,8 +166,20 @@ class Cam(Method):
         return self
 
     def prepare(self, dataset: SegDataset, cache_dir: Path) -> None:
-        """Take the data set's background; warn where what stays as it is has random weights."""
+        """Take the data set's background; warn where what stays as it is has random weights.
+
+        Raises:
+            ValueError: if the backbone cannot take images as small as one of the views.
+        """
         opts = self.opts
+        scale = 1.0 if opts.cam_consistency == "none" else opts.cam_view_scale
+        side, least = int(min(opts.crop_size) * scale), self.network.backbone.smallest_input
+        if side < least:
+            raise ValueError(
+                f"--crop_size {opts.crop_size[0]}x{opts.crop_size[1]} at --cam_view_scale"
+                f" {scale:g} has {side} pixels on a side, and the backbone of --model {opts.model}"
+                f" needs {least}: take a larger crop or view"
+            )
         self.network.set_background(dataset.background)  # --ckpt may have brought another
         random = opts.pretrained_backbone == "none" and opts.init is None and opts.ckpt is None
         if random and self.fixed_parts():

@@ -12,12 +12,14 @@
 #
 #   GPUS        for a training; batch norms are joint over all of them, and each tells by its own
 #               part of a batch whether it pretends to under-fit
+#   CAM_GPUS    of them for a classifier, by default all up to 8: its batches are smaller
 #   PRETRAINED  what trainings start from: imagenet, none, a file, or a folder of files BACKBONE.pth
 #
 # The network of a training's last step goes on, so that no pixel label chooses one. See
 # ../experiment.sh.
 source "$(dirname "${BASH_SOURCE[0]}")/../experiment.sh"
 GPUS=${GPUS:-1}
+CAM_GPUS=${CAM_GPUS:-$((GPUS < 8 ? GPUS : 8))}
 PRETRAINED=${PRETRAINED:-imagenet}
 
 # choose_stages NAME...: set STAGES, by default to all of these or, with MASKS, to those after them
@@ -62,7 +64,7 @@ judge_masks() {
 classify() {
   local run=$1
   shift
-  train_on "$GPUS" "$run" "${classifier[@]}" "$@"
+  train_on "$CAM_GPUS" "$run" "${classifier[@]}" "$@"
 }
 
 # map_classes CLASSIFIER MAPS FLAGS...: activation maps, in OUT/MAPS

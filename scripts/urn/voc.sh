@@ -6,7 +6,8 @@
 #   [MASKS=DIR] scripts/urn/voc.sh
 #
 # DATA_ROOT: VOCdevkit/VOC2012 with Annotations/ and ImageSets/Segmentation/trainaug.txt. SEAM: the
-# weights that the first classifier starts from. BACKBONES: of the final networks; the first network,
+# released classifier (resnet38_SEAM.pth) from which the first one starts, head and all, or none.
+# BACKBONES: of the final networks; the first network,
 # which makes the weights for all of them, is Res2Net-101. STAGES: what runs, of "single heat crops
 # masks first weights second"; what earlier ones write has to be there. MASKS: pseudo-masks to start
 # from in place of the classifiers'. Published: 8 GPUs x 2 images. See stages.sh.
@@ -17,7 +18,7 @@ SEEDS=${SEEDS:-1}
 BACKBONES=${BACKBONES:-"wideresnet38 resnet101 scalenet101 res2net101"}
 choose_stages single heat crops masks first weights second
 if chosen single && [[ -z ${SEAM:-} ]]; then
-  echo "SEAM is not set: SEAM=FILE $0, where FILE is the first classifier's SEAM weights" >&2
+  echo "SEAM is not set: SEAM=FILE $0, where FILE is the released classifier resnet38_SEAM.pth" >&2
   exit 2
 fi
 if chosen crops; then require_weights scalenet101; fi
@@ -33,7 +34,8 @@ testing=("${passes[@]}" --val_split val --eval_crf --confidence msp response_sca
   --metrics segmentation misclassification flagged)
 
 if chosen single; then
-  classifier=(@recipes/urn_voc_cam_single.args "${voc[@]}" --pretrained_backbone "$SEAM")
+  classifier=(@recipes/urn_voc_cam_single.args "${voc[@]}" --pretrained_backbone none)
+  if [[ $SEAM != none ]]; then classifier+=(--init "$SEAM"); fi
   classify cam_single --random_seed 1
 fi
 if chosen heat; then map_classes cam_single heat_maps --cam_crf_iterations 10; fi

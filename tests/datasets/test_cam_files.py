@@ -4,7 +4,14 @@ import zipfile
 import numpy as np
 import pytest
 
-from datasets.cam_files import decode_cams, encode_cams, inspect_cams, is_cam, read_arrays
+from datasets.cam_files import (
+    decode_cams,
+    encode_cams,
+    inspect_cams,
+    is_cam,
+    read_arrays,
+    read_classes,
+)
 from datasets.png_files import DamagedMapError
 
 CLASSES = np.array([1, 7, 300], np.int64)
@@ -85,6 +92,30 @@ def test_archives_with_code_or_without_the_arrays_are_refused():
         read_arrays(b"PK\x03\x04 and nothing else")
     with pytest.raises(DamagedMapError):
         read_arrays(b"")
+
+
+def test_a_changed_byte_of_another_program_s_archive_is_damage_or_read(tmp_path):
+    file = io.BytesIO()
+    np.savez_compressed(file, classes=CLASSES, maps=some_maps().astype(np.float64))
+    content = file.getvalue()
+    damaged = 0
+    for place in range(0, len(content), 7):
+        changed = bytearray(content)
+        changed[place] ^= 0x5A
+        try:
+            read_arrays(bytes(changed))
+        except DamagedMapError:
+            damaged += 1
+    assert damaged > 30
+
+
+def test_the_classes_are_read_without_the_maps(tmp_path):
+    (tmp_path / "own.npz").write_bytes(encode_cams(CLASSES, some_maps()))
+    np.savez(tmp_path / "other.npz", classes=CLASSES)
+    for name in ("own", "other"):
+        np.testing.assert_array_equal(read_classes(tmp_path / f"{name}.npz"), CLASSES)
+    with pytest.raises(DamagedMapError):
+        read_classes(tmp_path / "absent.npz")
 
 
 @pytest.mark.parametrize(

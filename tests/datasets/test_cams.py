@@ -168,3 +168,36 @@ def test_the_command_names_the_folder_and_the_data(directory, dataset):
         ("--cam_dir", str(directory)),
     ):
         assert words[words.index(flag) + 1] == value
+
+
+def tagged(dataset, index=None, extra=()):
+    """Tags that are the classes of the maps; an item is tagged with more."""
+    places = {item.id: place for place, item in enumerate(dataset.items)}
+
+    def tags(item):
+        shown = torch.zeros(dataset.num_classes)
+        shown[maps_of(places[item.id])[0].tolist()] = 1
+        if places[item.id] == index:
+            shown[list(extra)] = 1
+        return shown
+
+    dataset.tags = tags
+    return dataset
+
+
+@pytest.mark.parametrize("folder", ["directory", "foreign"])
+def test_maps_that_lack_a_tag_are_named(request, folder, dataset):
+    reader = CamReader(request.getfixturevalue(folder))
+    reader.check_tags(tagged(dataset))
+    absent = next(index for index in range(11) if index not in maps_of(2)[0])
+    name = dataset.class_names[absent]
+    with pytest.raises(ValueError, match=rf"{dataset.items[2].id}_cam.npz has no map of {name}"):
+        reader.check_tags(tagged(dataset, 2, [absent]))
+
+
+def test_a_map_of_the_background_is_refused(foreign, dataset):
+    reader = CamReader(foreign)
+    reader.check(dataset)
+    reader.background = int(maps_of(1)[0][0])
+    with pytest.raises(ValueError, match=f"a map of class {reader.background}, the background"):
+        reader(dataset.items[1])

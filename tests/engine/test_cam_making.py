@@ -211,6 +211,8 @@ class TestFlags:
             ([], {"ckpt": None}, "add --ckpt"),
             ([], {"image_tags": None}, "add --image_tags"),
             (["eval_flip"], {}, "leave --eval_flip out"),
+            (["window_overlap"], {}, "leave --window_overlap out"),
+            (["eval_crf"], {"eval_crf": True}, "refines maps with --cam_crf_iterations 10"),
             (["calibrator"], {}, "leave --calibrator out"),
             ([], {"cam_scales": [1, float("nan")]}, "--cam_scales nan"),
             ([], {"cam_scales": [0.0]}, "--cam_scales 0"),

@@ -124,3 +124,27 @@ def test_mistakes_are_one_sentence(argv, message, capsys):
     with pytest.raises(SystemExit, match="2"):
         parse(argv)
     assert message in capsys.readouterr().err
+
+
+def test_a_released_classifier_has_as_many_classes_as_its_head(tmp_path):
+    network = build_model("cam_mobilenet", 21, background=0)
+    state = network.state_dict()
+    released = {
+        name.removeprefix("backbone."): value
+        for name, value in state.items()
+        if name.startswith("backbone.")
+    }
+    for ours, theirs in (
+        ("classifier", "fc8"),
+        ("correlation.sides.middle", "f8_3"),
+        ("correlation.sides.aux", "f8_4"),
+        ("correlation.joint", "f9"),  # the last convolution of the file, and no class head
+    ):
+        released[f"{theirs}.weight"] = state[f"{ours}.weight"]
+    path = tmp_path / "released.pth"
+    torch.save(released, path)
+    argv = ["--test_only", "--ckpt", str(path), "--model", "cam_mobilenet", "--dataset", "voc"]
+    trained = trained_method(parse([*argv, "--data_root", "x"]))
+    assert len(trained.class_names) == 21
+    loaded = trained.method.deployable().state_dict()
+    assert all(torch.equal(loaded[name], value) for name, value in state.items())

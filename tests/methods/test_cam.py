@@ -277,6 +277,15 @@ def test_frozen_random_weights_are_warned_of(caplog, tmp_path, flags, warned):
     assert trained.network.background is None
 
 
+def test_views_that_are_too_small_for_the_backbone_stop_before_the_first_step(tmp_path):
+    trained = method(*TRAINED, "--crop_size", "40", "--cam_view_scale", "0.5")
+    trained.network.backbone.smallest_input = 21
+    with pytest.raises(ValueError, match="--cam_view_scale 0.5 has 20 pixels on a side.*needs 21"):
+        trained.prepare(SimpleNamespace(background=None), tmp_path)
+    trained.network.backbone.smallest_input = 20
+    trained.prepare(SimpleNamespace(background=None), tmp_path)
+
+
 @pytest.mark.parametrize(("dataset", "background"), [("voc", 0), ("streets", None)])
 def test_the_network_knows_the_background_of_the_data_set(dataset, background):
     opts = options("--dataset", dataset, "--data_root", ".")

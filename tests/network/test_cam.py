@@ -5,6 +5,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from engine.mismatch import last_layer
 from network import build_model, cam, from_published
 from network.cam import CamNetwork, PixelCorrelation
 from tests.network.cam_toy import TinyBackbone, cam_network
@@ -264,11 +265,14 @@ def test_published_classifiers_load_under_our_names():
     theirs = {}
     for name, value in ours.items():
         module, _, parameter = name.rpartition(".")
-        if name != "background_channel":
-            published = behind.get(module, module.removeprefix("backbone."))
-            theirs[f"{published}.{parameter}"] = value
-    assert {"fc8.weight", "f9.weight", "conv1a.weight"} <= theirs.keys()
+        if module.startswith("backbone."):
+            theirs[f"{module.removeprefix('backbone.')}.{parameter}"] = value
+    for module, published in behind.items():  # in the order of the released files
+        theirs[f"{published}.weight"] = ours[f"{module}.weight"]
+    assert list(theirs)[-4:] == ["fc8.weight", "f8_3.weight", "f8_4.weight", "f9.weight"]
+    assert "conv1a.weight" in theirs
     loaded = from_published(theirs)
+    assert last_layer(loaded)[0] == "classifier.weight"
     assert loaded.pop("background_channel") == 0
     assert all(loaded[name] is value for name, value in ours.items() if name in loaded)
     assert loaded.keys() == ours.keys() - {"background_channel"}

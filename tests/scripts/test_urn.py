@@ -267,6 +267,13 @@ def test_stages_can_be_left_out_and_masks_be_the_users_own(tmp_path, data, voc):
     assert order(classifier) == order(voc)[2:5]
 
 
+def test_the_first_classifier_starts_from_the_whole_released_one(tmp_path, data):
+    seam = tmp_path / "seam.pth"
+    seam.touch()
+    single = Rehearsal(tmp_path, VOC, **{**data, "SEAM": str(seam)}).trainings()["cam_single"]
+    assert (single.init, single.pretrained_backbone) == (seam, "none")
+
+
 def test_each_backbone_starts_from_its_own_file_of_a_folder(tmp_path, data):
     folder = tmp_path / "weights"
     folder.mkdir()
@@ -287,6 +294,15 @@ def test_trainings_on_several_gpus_are_started_by_torchrun(tmp_path, data):
     joint = [line for line in started if line[:6] == launcher]
     assert len(joint) == 2 + 1 + len(BACKBONES)
     assert all(line[0] == "main.py" for line in started if line not in joint)
+
+
+def test_a_classifier_has_no_more_gpus_than_its_batches_can_be_split_over(tmp_path, data):
+    started = [line for line in commands(tmp_path, COCO, **data, GPUS="16") if "--sync_bn" in line]
+    gpus = {line[line.index("--run_name") + 1]: line[3] for line in started}
+    assert gpus.pop("cam") == "8"
+    assert set(gpus.values()) == {"16"}
+    own = commands(tmp_path, COCO, **data, GPUS="16", CAM_GPUS="2")
+    assert next(line[3] for line in own if "cam" in line) == "2"
 
 
 @pytest.fixture
