@@ -265,9 +265,14 @@ class SegDataset(SplitFiles, Dataset[Sample]):
     def _resized(self, index: int) -> tuple[Tensor, Tensor]:
         """Image and train ids, damaged if they are to be, after the transform's resize."""
         image, label = self.read(index)
-        if self.damage is not None:
-            label = self.damage(label, self.originals[index].id, self.background)
+        label = self.damaged(label, index)
         return self.transform.resize_image(image), self.transform.resize_map(label)
+
+    def damaged(self, label: Tensor, index: int) -> Tensor:
+        """Train ids (H, W) uint8 of an item after the damage that is to be done, if any."""
+        if self.damage is None:
+            return label
+        return self.damage(label, self.originals[index].id, self.background)
 
     def __getitem__(self, key: int | SampleKey) -> Sample:
         """The transformed sample; the random transforms depend on the seed and the key alone.

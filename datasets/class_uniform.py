@@ -68,7 +68,8 @@ def find_centroids(dataset: SegDataset, tile: int, cache_dir: Path) -> Centroids
     """The centroids of each class, in the order of the images; measured once and kept in a file.
 
     The file's name holds the edge of the tiles and what the labels follow from
-    (``SegDataset.content_key``); a damaged file is replaced.
+    (``SegDataset.content_key``); a damaged file is replaced. Labels from elsewhere, which that does
+    not know, are measured each time.
 
     Args:
         dataset: a data set of files or of drawn images, not one that joins others.
@@ -84,6 +85,8 @@ def find_centroids(dataset: SegDataset, tile: int, cache_dir: Path) -> Centroids
     """
     if tile < 1:
         raise ValueError(f"a tile of class-uniform sampling has 1 pixel or more, not {tile}")
+    if dataset.label_source is not None:
+        return _measure(dataset, tile)
     name = f"{dataset.name}_{dataset.split}_centroids_{tile}_{dataset.content_key()}.npz"
     path = cache_dir / name
     cache_dir.mkdir(parents=True, exist_ok=True)
@@ -110,11 +113,13 @@ def _measure(dataset: SegDataset, tile: int) -> Centroids:
 def _scan(dataset: SegDataset, tile: int, index: int) -> list[tuple[int, int, int]]:
     """The centroids of one image; of an image in a file the label alone is read."""
     path = dataset.items[index].label
-    if path is None:
+    if not dataset.reads_labels:
+        label = dataset.other_label(index)
+    elif path is None:
         label = dataset.read(index)[1]
     else:
         label = dataset.encode_label(dataset.read_raw_label(index), path)
-    return list(tile_centroids(label, tile, dataset.num_classes))
+    return list(tile_centroids(dataset.damaged(label, index), tile, dataset.num_classes))
 
 
 def _read(path: Path, dataset: SegDataset) -> Centroids | None:

@@ -4,6 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from datasets.files import IMAGE_SUFFIXES
+
+
+def id_of(column: str) -> str:
+    """The id in a column: an id, or the path of its image or label."""
+    path = Path(column)
+    return path.stem if path.suffix.lower() in IMAGE_SUFFIXES else path.name
+
 
 def read_id_list(path: Path) -> list[str]:
     """The ids in a list; empty lines are skipped.
@@ -15,8 +23,8 @@ def read_id_list(path: Path) -> list[str]:
         ValueError: if a line has two columns that are not of one id, naming it.
     """
     ids = []
-    for number, line in enumerate(path.read_text().splitlines(), start=1):
-        names = list(dict.fromkeys(Path(column).stem for column in line.split()))
+    for number, line in enumerate(path.read_text(encoding="utf-8-sig").splitlines(), start=1):
+        names = list(dict.fromkeys(map(id_of, line.split())))
         if len(names) > 1:
             raise ValueError(
                 f"{path}, line {number}: two columns ({line.strip()!r}) where one is expected: an"

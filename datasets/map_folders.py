@@ -142,12 +142,12 @@ def origin(kind: MapKind, dataset: SegDataset) -> dict[str, Any]:
 def size_of_maps(kind: MapKind, dataset: SegDataset) -> list[int] | str:
     """[H, W] of a data set's maps, or ``native``.
 
-    Images that are generated have no size of their own: they are drawn at that of the transform.
+    Images that are generated have the size at which they are drawn, for the transform.
     """
     size = dataset.transform.size
-    if size is None or (kind.native and dataset.originals[0].image is not None):
-        return NATIVE
-    return list(size)
+    if kind.native and dataset.originals[0].image is None:
+        return list(dataset.native_size(0))
+    return NATIVE if size is None or kind.native else list(size)
 
 
 def size_of_map(kind: MapKind, dataset: SegDataset, index: int) -> Size:

@@ -105,7 +105,7 @@ class LabelScan(NamedTuple):
 
 
 def scan_label(dataset: SegDataset, decode_image: bool, index: int) -> LabelScan:
-    """Count the pixels of one label by class and compare its size with its image's."""
+    """Count the pixels of one label by class, as training sees it, and compare its size."""
     item = dataset.items[index]
     try:
         label = dataset.read_raw_label(index)
@@ -113,7 +113,11 @@ def scan_label(dataset: SegDataset, decode_image: bool, index: int) -> LabelScan
         return LabelScan(np.zeros(256, np.int64), [], None, [str(error)])
     size = (label.shape[0], label.shape[1])
     counts = torch.bincount(label.flatten(), minlength=256).numpy()
-    pixels = np.bincount(dataset.label_map.table, counts, 256).astype(np.int64)
+    table = dataset.label_map.table
+    pixels = np.bincount(table, counts, 256).astype(np.int64)
+    if dataset.damage is not None:
+        seen = dataset.damaged(torch.from_numpy(table[label.numpy()]), index)
+        pixels = torch.bincount(seen.flatten(), minlength=256).numpy()
     values = np.flatnonzero(counts).tolist()
     problem = dataset.label_map.problem(values)
     problems = [f"{item.label or item.id}: {problem}"] if problem else []
@@ -130,30 +134,46 @@ def class_weights(dataset: SegDataset, cache_dir: Path) -> Tensor:
     """Inverse class proportions of a split's labels: w_c = 1 / (C_seen p_c), (C,) float32.
 
     The mean weight of a labelled pixel is 1: sum over classes of p_c w_c = 1. A class without a
-    pixel has weight 0. The counts are kept in ``cache_dir`` until files or label map change.
+    pixel has weight 0. The counts are kept in ``cache_dir`` until files or label map change; those
+    of labels from elsewhere are not kept.
 
     Raises:
         ValueError: if a label is bad, or none holds a labelled pixel.
     """
-    path = cache_dir / f"{dataset.name}_{dataset.split}_{dataset.content_key()}.json"
-    cache_dir.mkdir(parents=True, exist_ok=True)
-    with locked(path.with_suffix(".lock")):
-        if not path.is_file():
-            report = check_data(dataset, decode_images=False)
-            if report.problems:
-                raise ValueError(
-                    f"{report.problems[0]} ({len(report.problems)} such problems in all; "
-                    "--check_data lists them)"
-                )
-            counts = dict(zip(dataset.class_names, report.pixels.tolist(), strict=True))
-            write_json(path, {"pixels": counts, "images": len(dataset)})
-    stored = json.loads(path.read_text())["pixels"]
-    pixels = np.array([stored[name] for name in dataset.class_names])
+    kept = dataset.label_source is None
+    pixels = _kept_pixels(dataset, cache_dir) if kept else _pixels(dataset)
     if not pixels.any():
         raise ValueError(
             f"{dataset.name}, split {dataset.split!r}: no label holds a labelled pixel"
         )
     return torch.from_numpy(inverse_proportions(pixels)).to(torch.float32)
+
+
+def _kept_pixels(dataset: SegDataset, cache_dir: Path) -> NDArray[np.int64]:
+    """``_pixels`` of the label files, counted once."""
+    path = cache_dir / f"{dataset.name}_{dataset.split}_{dataset.content_key()}.json"
+    cache_dir.mkdir(parents=True, exist_ok=True)
+    with locked(path.with_suffix(".lock")):
+        if not path.is_file():
+            counts = dict(zip(dataset.class_names, _pixels(dataset).tolist(), strict=True))
+            write_json(path, {"pixels": counts, "images": len(dataset)})
+    stored = json.loads(path.read_text())["pixels"]
+    return np.array([stored[name] for name in dataset.class_names])
+
+
+def _pixels(dataset: SegDataset) -> NDArray[np.int64]:
+    """Pixels of each class in all labels of a split, (C,).
+
+    Raises:
+        ValueError: naming the first bad label.
+    """
+    report = check_data(dataset, decode_images=False)
+    if report.problems:
+        raise ValueError(
+            f"{report.problems[0]} ({len(report.problems)} such problems in all; "
+            "--check_data lists them)"
+        )
+    return report.pixels
 
 
 def inverse_proportions(pixels: NDArray[np.int64]) -> NDArray[np.float64]:

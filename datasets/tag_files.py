@@ -139,7 +139,7 @@ def read_annotation(path: Path, classes: ClassNames) -> NDArray[np.bool_]:
 
 def _json_entries(path: Path, classes: ClassNames) -> Iterator[tuple[str, NDArray[np.bool_]]]:
     try:
-        content = json.loads(path.read_text())
+        content = json.loads(path.read_text(), object_pairs_hook=_without_twins)
     except ValueError as error:
         raise ValueError(f"{path} is not valid JSON: {error}") from error
     if not isinstance(content, Mapping):
@@ -154,6 +154,16 @@ def _json_entries(path: Path, classes: ClassNames) -> Iterator[tuple[str, NDArra
             yield image_id, classes.of_names(_as_names(entry, where), where)
 
 
+def _without_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of a JSON file; Python would keep the last of two entries of one key."""
+    content = dict(pairs)
+    if len(content) < len(pairs):
+        keys = [key for key, _ in pairs]
+        twin = next(key for key in content if keys.count(key) > 1)
+        raise ValueError(f"it lists {twin} twice; an id has one entry")
+    return content
+
+
 def _as_names(entry: Sequence[Any], where: str) -> Sequence[str]:
     if not all(isinstance(name, str) for name in entry):
         raise ValueError(f"{where} has the entry {entry!r}: {_FORMAT}")
@@ -162,20 +172,28 @@ def _as_names(entry: Sequence[Any], where: str) -> Sequence[str]:
 
 def _csv_entries(path: Path, classes: ClassNames) -> Iterator[tuple[str, NDArray[np.bool_]]]:
     columns: Sequence[int] | None = None
+    named = ""  # an entry of names, beside which there can be no vectors
     with path.open(newline="", encoding="utf-8-sig") as file:
-        for number, (image_id, *cells) in enumerate(filter(None, csv.reader(file)), start=1):
-            cells = [cell.strip() for cell in cells]
-            if number == 1 and image_id.strip().lower() in _ID_HEADINGS:
-                if cells and all(map(classes.knows, cells)):
-                    columns = [classes.find(cell, str(path)) for cell in cells]
+        for number, row in enumerate(filter(None, csv.reader(file)), start=1):
+            image_id, *cells = (cell.strip() for cell in row)
+            if number == 1 and image_id.lower() in _ID_HEADINGS:
+                if any(map(classes.knows, cells)):
+                    columns = [classes.find(cell, f"the heading of {path}") for cell in cells]
                 continue
-            where = f"{path}: {image_id.strip()}"
+            where = f"{path}: {image_id}"
             if cells and all(cell in _NUMBERS for cell in cells):
+                if named:
+                    raise ValueError(
+                        f"{where} has a vector of 0 and 1, and {named} names of classes: if these"
+                        " are a heading, begin it with id"
+                    )
                 vector = [_NUMBERS[cell] for cell in cells]
-                yield image_id.strip(), classes.of_vector(vector, where, columns)
+                yield image_id, classes.of_vector(vector, where, columns)
             else:
                 names = [name.strip() for cell in cells for name in cell.split(";")]
-                yield image_id.strip(), classes.of_names([*filter(None, names)], where)
+                names = [*filter(None, names)]
+                named = named or (image_id if names else "")
+                yield image_id, classes.of_names(names, where)
 
 
 def _without_suffix(image_id: str) -> str:

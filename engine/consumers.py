@@ -40,7 +40,8 @@ class ImageWriter(ABC):
         self.directory = Path(directory)
         self.written: set[Path] = set()  # the images, by the files' common beginning
         self.owners: dict[Path, str] = {}  # the image that each file belongs to
-        self.pool = ThreadPoolExecutor(THREADS)
+        self.threads = THREADS
+        self.pool = ThreadPoolExecutor(self.threads)
         self.pending: deque[Future[None]] = deque()
 
     @abstractmethod
@@ -70,7 +71,7 @@ class ImageWriter(ABC):
             self.written.add(place)
             image = {key: values[index] for key, values in arrays.items()}
             self.pending.append(self.pool.submit(self._write, name, image))
-            while len(self.pending) > 2 * THREADS:
+            while len(self.pending) > 2 * self.threads:
                 self.pending.popleft().result()
 
     def _write(self, name: str, arrays: dict[str, NDArray[Any]]) -> None:

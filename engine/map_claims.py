@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -148,16 +149,27 @@ def differences(kind: MapKind, mine: dict[str, Any], there: dict[str, Any]) -> l
 def remove_files(kind: MapKind, directory: Path, *, maps: bool) -> None:
     """Delete what killed processes left of unfinished maps and, if asked, all maps.
 
-    Only files that begin as this program's maps do are taken for maps.
+    Only files that begin as this program's maps do are taken for maps. Folders below with a
+    manifest of their own are other maps'.
     """
-    if not directory.is_dir():
-        return
+    paths = files_below(directory)
     for file in kind.files:
         unfinished = re.compile(rf"\..+{re.escape(file.ending)}\.\d+\.tmp")
-        for path in sorted(directory.rglob(f"*{file.ending}*")):
+        for path in paths:
             whole = maps and path.name.endswith(file.ending) and path.is_file()
             if unfinished.fullmatch(path.name) or (whole and file.is_ours(path)):
-                path.unlink()
+                path.unlink(missing_ok=True)  # one name may end as two kinds of files do
+
+
+def files_below(directory: Path) -> list[Path]:
+    """The files of a folder and of those below it that have no manifest of their own."""
+    found = []
+    for place, folders, names in os.walk(directory):
+        if MANIFEST in names and Path(place) != directory:
+            folders.clear()
+        else:
+            found += [Path(place, name) for name in names]
+    return sorted(found)
 
 
 def missing_maps(kind: MapKind, directory: Path, dataset: SegDataset) -> set[int]:

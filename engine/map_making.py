@@ -233,8 +233,8 @@ def describe_files(
 def images_of_maps(opts: Namespace, **common: Any) -> SegDataset:
     """The training split without its label files, at the size of maps that are the images' own.
 
-    Generated images have the size at which training draws them: that of ``--crop_size`` if it is
-    the one to which they are resized and they can be drawn so, else their usual one.
+    Generated images have the size at which training draws them: for ``--crop_size`` if it is the
+    one to which they are resized, else their usual one.
 
     Args:
         opts: the flags.
@@ -247,6 +247,6 @@ def images_of_maps(opts: Namespace, **common: Any) -> SegDataset:
     dataset = build.data_set(opts, opts.train_split, eval_transform(None), **common)
     if opts.train_transform == "resize" and not DATASETS[opts.dataset].needs_root:
         drawn = build.data_set(opts, opts.train_split, eval_transform(opts.crop_size), **common)
-        if drawn.native_size(0) == drawn.size(0):
-            dataset = drawn
+        own = {"image_size": drawn.native_size(0), **common}
+        dataset = build.data_set(opts, opts.train_split, eval_transform(None), **own)
     return dataset

@@ -25,7 +25,7 @@ from utils.weight_levels import LEVELS
 
 OF_MAKING = (
     *("response_preset", "response_scales", "response_decoder", "response_reduce"),
-    *("response_normalize", "restrict_to_tags", "save_uncertainty", "crf_workers"),
+    *("response_normalize", "restrict_to_tags", "save_uncertainty"),
 )
 OF_TRAINING = ("weight_threshold", "weighting", "label_source")
 
@@ -57,9 +57,7 @@ def add_response_flags(group: _ArgumentGroup) -> None:
     )
     add("--restrict_to_tags", action="store_true", help="only the classes of the image's tags")
     add("--save_uncertainty", action="store_true", help="also ID_uncertainty.png, 16 bits")
-    add(
-        "--crf_workers", type=at_least(1), default=4, help="threads that decode, beside the network"
-    )
+    add("--crf_workers", type=at_least(1), default=4, help="threads of CRFs, beside the network")
     add(
         "--weight_threshold",
         type=within(0, 1),
@@ -89,6 +87,8 @@ def check_response_flags(opts: Namespace) -> Iterable[str]:
         for name in OF_MAKING:
             if name in opts.typed:
                 yield f"--{name} is of the making: add --make_response_weights"
+    if "crf_workers" in opts.typed and not (opts.make_response_weights or opts.make_pseudo_masks):
+        yield "--crf_workers is of --make_response_weights and --make_pseudo_masks: leave it out"
     if opts.weight_dir is None or opts.make_response_weights:
         for name in OF_TRAINING:
             if name in opts.typed:
@@ -109,6 +109,8 @@ def check_making_flags(opts: Namespace) -> Iterable[str]:
                 yield f"--response_scales {scale:g}: a power is a finite number above 0"
     if opts.restrict_to_tags and not opts.image_tags:
         yield "--restrict_to_tags needs the images' tags: add --image_tags SOURCE"
+    if "image_tags" in opts.typed and not opts.restrict_to_tags:
+        yield "--image_tags is read by --restrict_to_tags: add it, or leave --image_tags out"
 
 
 def check_weighted_training(opts: Namespace) -> Iterable[str]:
@@ -123,6 +125,8 @@ def check_weighted_training(opts: Namespace) -> Iterable[str]:
             "--weight_dir brings labels of its own, so --pseudo_dir is not read: leave it out, or"
             " add --label_source original"
         )
+    if opts.weighting == "linear" and "weight_threshold" in opts.typed:
+        yield "--weighting linear has no threshold: leave --weight_threshold out"
     if opts.coarse_boost_classes:
         yield "--coarse_boost_classes adds images that have no response weights: leave it out"
 

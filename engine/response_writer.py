@@ -62,6 +62,7 @@ class ResponseWriter(MapWriter):
         self.scaling = scaling
         self.restrict = restrict
         self.save_uncertainty = save_uncertainty
+        self.threads = workers
         # How a sum is shared out among cores can change its last bit.
         self.pool = ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,))
 

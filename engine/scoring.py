@@ -98,6 +98,12 @@ def check_flagged(opts: Namespace) -> Iterable[str]:
 
 def check_score(opts: Namespace, flag: str, name: ScoreName, *, has_members: bool) -> Iterable[str]:
     """Problems with one score that a flag names."""
+    if opts.eval_crf and name.needs_more_than_probabilities:
+        yield (
+            f"--{flag} {name} reads more than probabilities, and --eval_crf leaves these alone:"
+            " leave --eval_crf out, or take another score, such as msp or entropy"
+        )
+        return
     if name.needs_members and not has_members:
         yield f"--{flag} {name} compares members: {DROPOUT_OR_MEMBERS}"
     known = not (opts.external or opts.logits_dir or opts.model in ("deep_ensemble", "ensemble"))

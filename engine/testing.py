@@ -142,7 +142,8 @@ def measured(
     )
     batches = build.evaluation_batches(dataset, opts)
     writers = test_writers(opts, subject, Shown(names, palette), mapped=mapping is not None)
-    members = member_metrics(trained.method, names, opts.metrics) if dataset.classes else []
+    judged = dataset.classes and not opts.eval_crf  # which leaves no members
+    members = member_metrics(trained.method, names, opts.metrics) if judged else []
     results = run(
         progress(batches, desc="test", unit="batch"), [*metrics, *members, *counts, *writers]
     )

@@ -20,13 +20,15 @@ from datasets.taxonomy import (
     palette_of,
 )
 from datasets.taxonomy_adaptation import ROBOTCAR
+from datasets.taxonomy_coco import COCO
 from datasets.taxonomy_mapillary import MAPILLARY
 from engine import checkpoint
 from engine.build import without_pretraining
-from engine.external import External, LogitsDirectory, external_network, state_hash
+from engine.external import External, external_network, state_hash
 from engine.mismatch import fitting_flags, last_layer
 from engine.restore import NETWORK_FLAGS, stored_flags
 from engine.run import file_hash, joint_hash
+from engine.stored_logits import LogitsDirectory
 from methods import METHODS, Method
 from methods.ensemble import Ensemble, unique_names
 
@@ -70,7 +72,7 @@ def trained_method(opts: Namespace, classes: tuple[SegClass, ...] = ()) -> Train
         method: Method = (
             External(opts, len(classes), external_network(opts.external), opts.external)
             if opts.external
-            else LogitsDirectory(opts, len(classes), opts.logits_dir)
+            else LogitsDirectory(opts, len(classes), opts.logits_dir, names_of(classes))
         )
         source = Source(opts.external or opts.logits_dir, None, None)
         return Trained(method.eval(), names_of(classes), palette_of(classes), (source,))
@@ -199,12 +201,12 @@ def published_classes(path: Path, num_classes: int) -> tuple[SegClass, ...]:
     Raises:
         ValueError: if no known set has that many.
     """
-    for classes in (ROAD, VOC, MAPILLARY, ROBOTCAR):
+    for classes in (ROAD, VOC, MAPILLARY, ROBOTCAR, COCO):
         if len(classes) == num_classes:
             return classes
     raise ValueError(
         f"{path} has {num_classes} classes and does not name them; files without names are"
-        " taken for Cityscapes (19), VOC (21), Mapillary Vistas (65) or RobotCar (9)"
+        " taken for Cityscapes (19), VOC (21), Mapillary Vistas (65), RobotCar (9) or COCO-14 (91)"
     )
 
 

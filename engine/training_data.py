@@ -14,7 +14,7 @@ from datasets.cams import CamReader
 from datasets.class_uniform import ClassUniform, find_centroids
 from datasets.damage import DamagedLabels
 from datasets.epochs import EpochOrder, Permutations, epoch_steps
-from datasets.items import Item
+from datasets.items import Item, by
 from datasets.joined import Joined
 from datasets.pseudo_labels import PseudoLabels
 from datasets.response_weights import ResponseWeights
@@ -122,6 +122,7 @@ def training_data(opts: Namespace) -> SegDataset:
     else:
         dataset = own_labels(opts, transform)
     if weights is not None:
+        refuse_redrawn(dataset, weights)
         dataset.weight = weights
     if opts.coarse_boost_classes:
         return Joined([dataset, data_set(opts, COARSE_SPLIT, transform)])
@@ -226,6 +227,21 @@ def response_weights(opts: Namespace) -> ResponseWeights:
     )
     weights.check(images)
     return weights
+
+
+def refuse_redrawn(dataset: SegDataset, weights: ResponseWeights) -> None:
+    """Refuse generated images that training draws at another size than that of their weights.
+
+    Raises:
+        ValueError: naming both sizes.
+    """
+    item = dataset.originals[0]
+    if item.image is None and dataset.native_size(0) != weights.inspect(item):
+        raise ValueError(
+            f"the weights in {weights.directory} have {by(weights.inspect(item))} pixels, and the"
+            f" scenes are drawn with {by(dataset.native_size(0))} for this --train_transform: take"
+            " --train_transform resize for both"
+        )
 
 
 def mask_directory(opts: Namespace) -> Path:

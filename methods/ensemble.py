@@ -120,6 +120,13 @@ class Ensemble(Method):
                 " once for each, in their order, or not at all"
             )
 
+    @classmethod
+    def check_training(cls, opts: Namespace) -> Iterable[str]:
+        """Validations need the members, whose best states are kept."""
+        yield from super().check_training(opts)
+        if opts.eval_crf:
+            yield "--eval_crf leaves no members, whose best states are kept: give it to --test_only"
+
     def members(self) -> dict[str, nn.Module]:
         """The members by name."""
         return dict(zip(self.names, self.network.members, strict=True))

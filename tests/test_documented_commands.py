@@ -54,12 +54,14 @@ MADE_BY = {  # the action that writes the folder of a flag
     "weight_dir": "make_response_weights",
 }
 GIVEN = {"MY_MASKS"}  # folders of the user
+RELEASED = "SEAM.pth"  # a classifier that is to be had elsewhere
 
 
 def test_the_commands_of_weak_supervision_follow_each_other(tmp_path, monkeypatch, capsys):
     """All checks pass, and what a command reads one before it has written."""
     (tmp_path / "recipes").symlink_to(RECIPES)
     (tmp_path / "checkpoints").mkdir()
+    (tmp_path / RELEASED).touch()
     monkeypatch.chdir(tmp_path)
     made = set(GIVEN)
     for words in commands(ROOT / "docs" / "urn.md"):

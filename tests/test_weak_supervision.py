@@ -135,6 +135,25 @@ def test_each_stage_keeps_to_the_tags(folder, images, tags):
             assert set(label.unique().tolist()) <= {0, *tags[item.id]}
 
 
+def test_crops_are_chosen_by_heat_maps_that_fit_the_tags(folder, tmp_path, tags, capsys, caplog):
+    heat = tmp_path / "heat"
+    assert run("--make_cams", "--ckpt", checkpoint(folder, "cam"), *data(folder), *TAGS,
+               "--cam_crf_iterations", "2", "--cam_dir", heat) == 0  # fmt: skip
+    crops = ("--method", "cam", *SMALL, "--train_transform", "multi_crop", "--cam_dir", heat,
+             "--cam_view_scale", "0.5", "--cam_frozen_stages", "0", "--cam_norm", "trained",
+             "--lr", "0.01", "--total_itrs", "3")  # fmt: skip
+    assert train(folder, "crops", *crops, *TAGS, out=tmp_path) == 0
+    assert np.isfinite(losses(tmp_path, "crops")).all()
+    names = [entry.name for entry in CLASSES]
+    absent = next(name for name in names[1:] if names.index(name) not in tags[min(tags)])
+    other = tmp_path / "tags.csv"
+    other.write_text("".join(f"{image},{absent}\n" for image in tags))
+    said = refused(capsys, caplog, *crops, *data(folder), "--image_tags", other, "--output_dir",
+                   tmp_path / "never")  # fmt: skip
+    assert f"{min(tags)}_cam.npz has no map of {absent}" in said
+    assert not list((tmp_path / "never").rglob("*.pth"))
+
+
 def test_manifests_say_what_each_stage_was_made_of(folder):
     cams, masks, weights = (
         json.loads((folder / name / MANIFEST).read_text()) for name in ("cams", "masks", "weights")

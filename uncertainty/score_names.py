@@ -64,6 +64,17 @@ class ScoreName:
         return KINDS[self.name].rules == OF_LOGITS
 
     @property
+    def needs_more_than_probabilities(self) -> bool:
+        """Whether it reads members, heads, temperatures, the size of logits or the network."""
+        return (
+            self.needs_members
+            or self.needs_heads
+            or self.needs_temperature
+            or self.needs_logits
+            or self.needs_network
+        )
+
+    @property
     def has_limits(self) -> bool:
         """Whether the score has a greatest value, where the least is 0."""
         return KINDS[self.name].highest is not None

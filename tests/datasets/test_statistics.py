@@ -4,6 +4,8 @@ import torch
 
 from datasets.camvid import CamVid
 from datasets.cityscapes import Cityscapes
+from datasets.class_uniform import find_centroids
+from datasets.damage import DamagedLabels
 from datasets.statistics import check_data, class_weights, inverse_proportions
 from tests.datasets import layouts
 from tests.datasets.toys import Toy
@@ -137,3 +139,34 @@ def test_weights_of_bad_or_empty_labels_are_refused(root, tmp_path):
         ValueError, match=r"label value 77 outside .* \(4 such problems in all; --che"
     ):
         class_weights(CamVid(root, "test"), tmp_path)
+
+
+def test_nothing_is_kept_of_labels_from_elsewhere(tmp_path):
+    root, made = layouts.camvid(tmp_path / "camvid"), {"value": 1}
+
+    def source(item):
+        """What was made last, but for one pixel."""
+        label = torch.full(layouts.SIZE, made["value"], dtype=torch.uint8)
+        label[0, 0] = 2
+        return label
+
+    dataset = CamVid(root, "train", label_source=source)
+    for value in (1, 3):
+        made["value"] = value
+        weights = class_weights(dataset, tmp_path)
+        assert weights.nonzero().flatten().tolist() == sorted([2, value])
+        found = find_centroids(dataset, 3, tmp_path)
+        assert [index for index, rows in enumerate(found) if len(rows)] == sorted([2, value])
+
+
+def test_class_weights_are_those_of_damaged_labels(tmp_path):
+    root, damage = layouts.camvid(tmp_path / "camvid"), DamagedLabels(1.0, dilate=1)
+    dataset = CamVid(root, "train", damage=damage)
+    pixels = np.zeros(256, np.int64)
+    for index in range(len(dataset)):
+        pixels += np.bincount(dataset[index]["label"].numpy().ravel(), minlength=256)
+    assert not np.array_equal(pixels[:11], check_data(CamVid(root, "train")).pixels)
+    expected = inverse_proportions(pixels[:11]).astype(np.float32)
+    np.testing.assert_array_equal(class_weights(dataset, tmp_path / "kept"), expected)
+    found = find_centroids(dataset, 4, tmp_path / "kept")
+    assert [len(rows) > 0 for rows in found] == (pixels[:11] > 0).tolist()

@@ -94,6 +94,10 @@ def test_an_unknown_class_names_the_nearest(tmp_path):
         ("t.json", {"a": "car"}, "a has the entry 'car': a row of"),
         ("t.json", {"a": ["car", 1]}, "a has the entry ['car', 1]: a row of"),
         ("t.csv", "a,car\nb,bus\na,bus\n", "lists a twice"),
+        ("t.csv", "id,bus,lorry\na,1,0\n", "heading of"),
+        ("t.csv", "id,bus,lorry\na,1,0\n", "names the class 'lorry'"),
+        ("t.csv", "img_id,bus,car\na,1,0\n", "if these are a heading, begin it with id"),
+        ("t.json", '{"a": ["car"], "b": [], "a": ["bus"]}', "lists a twice"),
         ("t.txt", "a 1\n", "is neither masks nor xml nor a .csv or .json file"),
     ],
 )

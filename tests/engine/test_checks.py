@@ -48,6 +48,28 @@ def test_passes_give_a_score_of_members_their_members(without_temperature, capsy
         assert parse([*argv, "--fuse", "members", *passes]).fuse == "members"
 
 
+@pytest.mark.parametrize("score", ["energy", "max_logit", "mutual_information", "odin+msp"])
+def test_a_crf_leaves_probabilities_alone(without_temperature, capsys, score):
+    argv = ("--test_only", "--dataset", "streets_obstacles", "--ckpt", without_temperature)
+    said = refused(capsys, *argv, "--eval_crf", "--ood_score", score)
+    assert "reads more than probabilities, and --eval_crf leaves these alone" in said
+    assert parse([*map(str, argv), "--eval_crf", "--ood_score", "msp"]).eval_crf
+
+
+def test_an_online_ensemble_is_not_validated_by_a_crf(capsys):
+    said = refused(capsys, "--method", "ensemble", "--model", "ensemble", "--backbone",
+                   "deeplabv3plus_mobilenet", "--num_models", "2", "--eval_crf")  # fmt: skip
+    assert "--eval_crf leaves no members" in said
+
+
+def test_threads_of_crfs_go_with_both_that_have_them(tmp_path, capsys):
+    data = ["--dataset", "camvid", "--data_root", str(tmp_path)]
+    masks = parse(["--make_pseudo_masks", *data, "--crf_workers", "2"])
+    assert masks.crf_workers == 2
+    said = refused(capsys, *data, "--crf_workers", "2")
+    assert "--crf_workers is of --make_response_weights and --make_pseudo_masks" in said
+
+
 @pytest.mark.parametrize("size", ["0", "-5", "0x40", "40x0"])
 def test_a_crop_has_pixels(capsys, size):
     assert "is not a size; write 768 for a square" in refused(capsys, "--crop_size", size)

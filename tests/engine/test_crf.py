@@ -1,12 +1,36 @@
 """A dense CRF on predictions equals the CRF on their probabilities, image by image."""
 
+import json
+
 import pytest
 import torch
 
+from datasets.taxonomy import CAMVID
 from datasets.transforms import normalize
 from engine.crf import RefinedByCrf
+from main import main
+from network import build_model
+from tests.datasets import layouts
 from uncertainty.dense_crf import RESPONSE_CRF, DenseCRF, unary_of
 from utils.types import Prediction
+
+
+def test_an_ensemble_is_tested_by_a_crf_without_its_members(tmp_path):
+    root = layouts.camvid(tmp_path / "camvid")
+    argv = ["--model", "deep_ensemble", "--test_only", "--dataset", "camvid", "--num_workers", "0"]
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        path = tmp_path / f"best_deeplabv3plus_mobilenet_camvid_os16_seed{seed}.pth"
+        network = build_model("deeplabv3plus_mobilenet", 11)
+        content = {"model_state": network.state_dict(), "classes": [one.name for one in CAMVID]}
+        content["colours"] = [list(one.colour) for one in CAMVID]
+        torch.save(content, path)
+        argv += ["--weight", str(path)]
+    argv += ["--data_root", str(root), "--eval_crf", "--output_dir", str(tmp_path)]
+    assert main([*argv, "--run_name", "refined"]) == 0
+    result = json.loads((tmp_path / "results/refined.json").read_text())["results"]
+    assert "members" not in result
+    assert result["total"]["pixels"] > 0
 
 
 @pytest.fixture

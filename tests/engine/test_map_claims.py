@@ -69,6 +69,20 @@ def test_maps_of_this_kind_alone_are_removed(folder):
     assert names(folder) == mine.keys() | {".a.txt.12.tmp"}
 
 
+def test_maps_in_a_folder_below_with_a_manifest_are_another_s(folder, dataset):
+    label = map_path(folder, dataset.items[0], ".png").read_bytes()
+    scene, other = folder / "scene", folder / "weights"
+    for below in (scene, other):
+        below.mkdir()
+        for name in ("a.png", ".a.png.12.tmp"):
+            (below / name).write_bytes(label)
+    (other / MANIFEST).write_text("{}")
+    kept = names(other)
+    remove_files(LABELS, folder, maps=True)
+    assert names(other) == kept
+    assert names(scene) == set()
+
+
 def test_a_manifest_older_than_a_flag_was_made_with_its_first_meaning():
     older = manifest(flags={"fuse": "probs"})
     same = manifest(flags={"fuse": "probs", **FORMERLY})

@@ -102,7 +102,8 @@ def test_maps_without_a_network_name_no_checkpoint():
     ("argv", "size"),
     [
         (["--crop_size", "40x80"], (40, 80)),
-        (["--crop_size", "40x40"], (128, 256)),  # scenes are twice as wide as high
+        (["--crop_size", "40x40"], (40, 80)),  # scenes are twice as wide as high
+        (["--crop_size", "40x100"], (50, 100)),
         (["--crop_size", "40x80", "--train_transform", "scale_crop"], (128, 256)),
     ],
 )
@@ -111,10 +112,11 @@ def test_drawn_images_are_as_training_on_their_maps_draws_them(argv, size):
     dataset = images_of_maps(opts)
     assert not dataset.reads_labels
     assert (dataset.native_size(0), dataset.size(0)) == (size, size)
-    if size == (40, 80):
-        trained_on = data_set(opts, "train", random_transform(opts), label_source=lambda item: None)
-        assert origin(LABELS, trained_on) == origin(LABELS, dataset)
-        assert tuple(dataset[0]["image"].shape) == (3, *size)
+    source = {"label_source": lambda item: torch.zeros(size, dtype=torch.uint8)}
+    trained_on = data_set(opts, "train", random_transform(opts), **source)
+    assert origin(LABELS, trained_on) == origin(LABELS, dataset)
+    assert tuple(dataset[0]["image"].shape) == (3, *size)
+    assert tuple(trained_on[0]["label"].shape) == opts.crop_size
 
 
 OTHER_PROJECT = """

@@ -298,6 +298,8 @@ class TestFlags:
     def test_a_network_is_not_read(self, root):
         (found,) = self.problems(root, "ckpt")
         assert "leave --ckpt out" in found
+        (found,) = self.problems(root, "pseudo_threshold")
+        assert "--pseudo_threshold is of probabilities" in found
 
     @pytest.mark.parametrize("name", MASK_FLAGS)
     def test_flags_of_the_making_need_it(self, root, name):

@@ -414,6 +414,14 @@ class TestMistakes:
                 "--loss_type uncertainty_cross_entropy does so by an uncertainty of its own",
             ),
             (
+                ("--make_response_weights", "--weight_dir", "w", "--image_tags", "masks"),
+                "--image_tags is read by --restrict_to_tags",
+            ),
+            (
+                ("--weight_dir", "w", "--weighting", "linear", "--weight_threshold", "0.1"),
+                "--weighting linear has no threshold",
+            ),
+            (
                 ("--weight_dir", "w", "--pseudo_dir", "p"),
                 "--pseudo_dir is not read: leave it out, or add --label_source original",
             ),

@@ -96,9 +96,9 @@ def test_members_with_other_classes_are_refused(tmp_path):
 
 
 def test_a_file_without_names_has_the_classes_that_its_number_tells():
-    for count, name in ((19, "road"), (21, "background"), (65, "Bird")):
+    for count, name in ((19, "road"), (21, "background"), (65, "Bird"), (91, "background")):
         assert published_classes(Path("a.pth"), count)[0].name == name
-    with pytest.raises(ValueError, match=r"a\.pth has 20 classes .* or RobotCar \(9\)"):
+    with pytest.raises(ValueError, match=r"a\.pth has 20 classes .* or COCO-14 \(91\)"):
         published_classes(Path("a.pth"), 20)
 
 
