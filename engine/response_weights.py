@@ -125,8 +125,6 @@ def check_weighted_training(opts: Namespace) -> Iterable[str]:
             "--weight_dir brings labels of its own, so --pseudo_dir is not read: leave it out, or"
             " add --label_source original"
         )
-    if opts.weighting == "linear" and "weight_threshold" in opts.typed:
-        yield "--weighting linear has no threshold: leave --weight_threshold out"
     if opts.coarse_boost_classes:
         yield "--coarse_boost_classes adds images that have no response weights: leave it out"
 

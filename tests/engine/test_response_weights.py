@@ -418,10 +418,6 @@ class TestMistakes:
                 "--image_tags is read by --restrict_to_tags",
             ),
             (
-                ("--weight_dir", "w", "--weighting", "linear", "--weight_threshold", "0.1"),
-                "--weighting linear has no threshold",
-            ),
-            (
                 ("--weight_dir", "w", "--pseudo_dir", "p"),
                 "--pseudo_dir is not read: leave it out, or add --label_source original",
             ),
