@@ -5,10 +5,10 @@ from __future__ import annotations
 import sys
 from argparse import Namespace
 
-from datasets.damage import DamagedLabels
 from datasets.damage_report import report_damage
 from datasets.statistics import check_data
 from engine import build
+from engine.training_data import damage_of
 
 
 def run_data_check(opts: Namespace) -> int:
@@ -19,8 +19,8 @@ def run_data_check(opts: Namespace) -> int:
     reports = [check_data(build.data_set(opts, split, None)) for split in splits(opts)]
     texts = list(map(str, reports))
     broken = any(report.problems for report in reports)
-    if opts.label_damage is not None and not broken:
-        damage = DamagedLabels(opts.label_damage, seed=opts.random_seed)
+    damage = damage_of(opts)
+    if damage is not None and not broken:
         texts.append(str(report_damage(build.data_set(opts, opts.train_split, None), damage)))
     sys.stdout.write("\n\n".join(texts) + "\n")
     return int(broken)

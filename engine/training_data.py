@@ -135,10 +135,7 @@ def own_labels(opts: Namespace, transform: Transform) -> SegDataset:
     Raises:
         ValueError: as ``data_set`` does, and if a mask is missing, stale or of another size.
     """
-    damage = None
-    if opts.label_damage is not None:
-        damage = DamagedLabels(opts.label_damage, seed=opts.random_seed)
-    dataset = data_set(opts, opts.train_split, transform, damage=damage)
+    dataset = data_set(opts, opts.train_split, transform, damage=damage_of(opts))
     if opts.train_split.endswith(("_cv1", "_cv2")):
         logger.warning(
             "%s trains on cities of the official val split: its mIoU is not comparable with that"
@@ -150,6 +147,13 @@ def own_labels(opts: Namespace, transform: Transform) -> SegDataset:
         masks.check(dataset)
         dataset.weight = masks
     return dataset
+
+
+def damage_of(opts: Namespace) -> DamagedLabels | None:
+    """What ``--label_damage`` does to labels; None without it."""
+    if opts.label_damage is None:
+        return None
+    return DamagedLabels(opts.label_damage, seed=opts.random_seed)
 
 
 def image_labelled(opts: Namespace, transform: Transform) -> SegDataset:

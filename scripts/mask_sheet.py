@@ -1,7 +1,8 @@
 """Puts what the stages of weak supervision made of images side by side on one sheet.
 
 Columns are the image, its activation maps (--cam_dir), its pseudo-mask (--pseudo_dir), the cyclic
-mask and how uncertain it is (--weight_dir), and the data set's own label (--labels):
+mask and how uncertain it is (--weight_dir), and the data set's own label (--labels), with
+--label_damage and --random_seed also as these damage it:
 
 ``python -m scripts.mask_sheet sheet.png --dataset voc --year 2012_aug --data_root DIR --cam_dir DIR
 --pseudo_dir DIR --weight_dir DIR --images 2007_000032 '2008_*'``
@@ -27,6 +28,7 @@ from datasets.response_weights import ResponseWeights
 from datasets.taxonomy import names_of
 from engine.map_making import images_of_maps
 from engine.pictures import Array, class_legend, full_palette, overlay, png
+from engine.training_data import damage_of
 from options import parse
 from utils.colour_maps import Scale, coloured
 from utils.files import write_atomically
@@ -81,8 +83,10 @@ def columns_of(opts: Namespace, flags: Namespace, dataset: SegDataset) -> Iterat
         yield Column("cyclic mask", lambda item: weights.label(item).numpy())
         yield Column("uncertainty", lambda item: 1 - weights.levels(item) / LEVELS, UNCERTAINTY)
     if opts.labels:
-        own = images_of_maps(flags, labelled=True)
+        own = images_of_maps(flags, labelled=True, damage=damage_of(flags))
         places = {item.id: index for index, item in enumerate(own.items)}
+        if own.damage is not None:
+            yield Column("damaged label", lambda item: own[places[item.id]]["label"].numpy())
         yield Column("label", lambda item: own.read(places[item.id])[1].numpy())
 
 

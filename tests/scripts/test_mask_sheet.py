@@ -6,6 +6,7 @@ import pytest
 from PIL import Image
 
 from datasets.camvid import CamVid
+from datasets.damage import DamagedLabels
 from datasets.map_folders import MANIFEST, origin
 from datasets.pseudo_labels import LABELS
 from datasets.response_weights import RESPONSE_WEIGHTS
@@ -104,6 +105,18 @@ def test_each_stage_stands_in_its_column(sheet, folders):
         (label, dataset.read(0)[1].numpy()),
     ):
         np.testing.assert_array_equal(shown, overlay(dim, ids, palette))
+
+
+def test_damaged_labels_stand_beside_the_files(sheet, folders):
+    flags = ("--labels", "--label_damage", "1", "--random_seed", "4")
+    image, damaged, label = first_row(sheet(*flags), CamVid(folders / "data", "train"), 3)
+    dataset = CamVid(folders / "data", "train", damage=DamagedLabels(1.0, seed=4))
+    palette = full_palette(dataset.palette)
+    palette[255] = VOID
+    dim = (DIMMED * image).astype(np.uint8)
+    for shown, ids in ((damaged, dataset[0]["label"]), (label, dataset.read(0)[1])):
+        np.testing.assert_array_equal(shown, overlay(dim, ids.numpy(), palette))
+    assert not np.array_equal(damaged, label)
 
 
 def test_the_legend_has_the_classes_of_the_masks_and_void(sheet, folders):
