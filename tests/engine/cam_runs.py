@@ -17,6 +17,7 @@ from engine.trained import Trained
 from methods.cam import Cam
 from options import parse
 from tests.datasets import layouts
+from tests.engine.map_runs import manifest_of
 from tests.network.cam_toy import cam_network
 
 SIZES = ((24, 40),) * 3 + ((32, 28),) * 3
@@ -69,16 +70,6 @@ def use_network(monkeypatch, *, network=None, classes=CAMVID):
         return Trained(method.eval(), names_of(classes), palette_of(classes), ())
 
     monkeypatch.setattr("engine.map_making.trained_method", trained)
-
-
-def contents(directory):
-    """Every file of a folder by name."""
-    return {path.name: path.read_bytes() for path in sorted(directory.iterdir())}
-
-
-def manifest_of(directory):
-    """What a folder says of itself."""
-    return json.loads((directory / MANIFEST).read_text())
 
 
 def stop_half_way(directory, done):

@@ -18,14 +18,13 @@ from engine.cam_making import (
     scales_of,
 )
 from tests.engine.cam_runs import (
-    contents,
-    manifest_of,
     options,
     stop_half_way,
     tag_images,
     use_network,
     write_images,
 )
+from tests.engine.map_runs import contents, manifest_of
 from tests.network.cam_toy import cam_network
 from utils.types import Prediction
 

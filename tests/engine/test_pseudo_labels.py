@@ -24,7 +24,14 @@ from engine.pseudo_labels import LabelWriter
 from main import main
 from network import build_model
 from options import parse
-from tests.datasets import layouts
+from tests.engine.map_runs import (
+    MODEL,
+    contents,
+    manifest_of,
+    passes,
+    save_network,
+    write_bare_images,
+)
 from utils.types import Prediction
 
 ROOT = Path(__file__).parents[2]
@@ -111,38 +118,19 @@ class TestWriter:
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
-    """Images of two sizes, without any label file."""
-    root = layouts.camvid(tmp_path_factory.mktemp("data"), train=5)
-    for folder in root.glob("*annot"):
-        shutil.rmtree(folder)
-    for index, path in enumerate(sorted((root / "train").iterdir())):
-        layouts.write_image(path, (32, 40) if index < 3 else (24, 48), seed=index)
-    return root
+    return write_bare_images(tmp_path_factory.mktemp("data"))
 
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory):
-    """A small network with the road classes that nobody trained."""
-    torch.manual_seed(1)
-    network = build_model("deeplabv3plus_mobilenet", len(ROAD), pretrained_backbone="none")
-    nn.init.normal_(network.classifier.classifier[-1].weight, std=3)
-    file = tmp_path_factory.mktemp("checkpoints") / "best_deeplabv3plus_mobilenet_gta5_os16.pth"
-    content = {
-        "model_state": network.state_dict(),
-        "classes": [entry.name for entry in ROAD],
-        "colours": [list(entry.colour) for entry in ROAD],
-    }
-    torch.save(content, file)
-    return file
+    """A network with the classes of roads."""
+    folder = tmp_path_factory.mktemp("checkpoints")
+    return save_network(folder / f"best_{MODEL}_gta5_os16.pth", ROAD, spread=3)
 
 
 def flags(data, directory, weights, *more):
-    return [
-        *("--ckpt", str(weights), "--dataset", "camvid", "--data_root", str(data)),
-        *("--val_batch_size", "2", "--num_workers", "0", "--eval_flip"),
-        *("--eval_scales", "1", "1.25", "--pseudo_dir", str(directory)),
-        *("--make_pseudo_labels", "--pseudo_threshold", "0.3", *more),
-    ]
+    making = ["--make_pseudo_labels", "--pseudo_dir", str(directory), "--pseudo_threshold", "0.3"]
+    return [*passes(data, weights), *making, *more]
 
 
 @pytest.fixture(scope="module")
@@ -151,14 +139,6 @@ def made(data, weights, tmp_path_factory):
     directory = tmp_path_factory.mktemp("made") / "labels"
     assert main(flags(data, directory, weights)) == 0
     return directory
-
-
-def contents(directory):
-    return {path.name: path.read_bytes() for path in sorted(directory.iterdir())}
-
-
-def manifest_of(directory):
-    return json.loads((directory / MANIFEST).read_text())
 
 
 class TestCommand:

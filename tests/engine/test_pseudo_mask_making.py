@@ -22,12 +22,11 @@ from engine.pseudo_mask_making import (
     run_pseudo_mask_making,
 )
 from tests.engine.cam_runs import (
-    contents,
-    manifest_of,
     options,
     stop_half_way,
     write_images,
 )
+from tests.engine.map_runs import contents, manifest_of
 from uncertainty.dense_crf import PSEUDO_MASK_CRF
 from uncertainty.pseudo_masks import proportional_mask
 from utils.files import write_json

@@ -25,53 +25,36 @@ from main import main
 from network import build_model
 from options import parse
 from tests.datasets import layouts
+from tests.engine.map_runs import (
+    MODEL,
+    contents,
+    manifest_of,
+    passes,
+    save_network,
+    write_bare_images,
+)
 from uncertainty.response_scaling import PRESETS, ResponseScaling, argmax_decoder
 from utils.weight_levels import weight_levels
 
 ROOT = Path(__file__).parents[2]
-MODEL = "deeplabv3plus_mobilenet"
 on_cpu = partial(prepare, device=torch.device("cpu"))
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
-    """Images of two sizes, without any label file."""
-    root = layouts.camvid(tmp_path_factory.mktemp("data"), train=5)
-    for folder in root.glob("*annot"):
-        shutil.rmtree(folder)
-    for index, path in enumerate(sorted((root / "train").iterdir())):
-        layouts.write_image(path, (32, 40) if index < 3 else (24, 48), seed=index)
-    return root
-
-
-def save_network(file, classes):
-    """A small network that nobody trained."""
-    torch.manual_seed(1)
-    network = build_model(MODEL, len(classes), pretrained_backbone="none")
-    nn.init.normal_(network.classifier.classifier[-1].weight, std=100)
-    content = {
-        "model_state": network.state_dict(),
-        "classes": [entry.name for entry in classes],
-        "colours": [list(entry.colour) for entry in classes],
-    }
-    torch.save(content, file)
-    return file
+    return write_bare_images(tmp_path_factory.mktemp("data"))
 
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory):
     """A network with the classes of the data set."""
     folder = tmp_path_factory.mktemp("checkpoints")
-    return save_network(folder / f"best_{MODEL}_camvid_os16.pth", CAMVID)
+    return save_network(folder / f"best_{MODEL}_camvid_os16.pth", CAMVID, spread=100)
 
 
 def flags(data, directory, weights, *more):
-    return [
-        *("--make_response_weights", "--ckpt", str(weights), "--weight_dir", str(directory)),
-        *("--dataset", "camvid", "--data_root", str(data), "--response_decoder", "argmax"),
-        *("--val_batch_size", "2", "--num_workers", "0", "--eval_flip"),
-        *("--eval_scales", "1", "1.25", *more),
-    ]
+    making = ["--make_response_weights", "--weight_dir", str(directory)]
+    return [*passes(data, weights), *making, "--response_decoder", "argmax", *more]
 
 
 @pytest.fixture(scope="module")
@@ -82,16 +65,8 @@ def made(data, weights, tmp_path_factory):
     return directory
 
 
-def contents(directory):
-    return {path.name: path.read_bytes() for path in sorted(directory.iterdir())}
-
-
 def maps(directory):
     return {name: content for name, content in contents(directory).items() if name != MANIFEST}
-
-
-def manifest_of(directory):
-    return json.loads((directory / MANIFEST).read_text())
 
 
 def run(argv, program=("main.py",)):
@@ -259,7 +234,7 @@ class TestMaking:
 
     def test_drawn_scenes_are_weighed_at_the_size_that_training_sees(self, tmp_path, monkeypatch):
         monkeypatch.setitem(NUM_IMAGES, "val", 2)
-        network = save_network(tmp_path / f"best_{MODEL}_streets_os16.pth", ROAD)
+        network = save_network(tmp_path / f"best_{MODEL}_streets_os16.pth", ROAD, spread=100)
         common = ["--dataset", "streets", "--train_split", "val", "--crop_size", "34x68"]
         argv = ["--make_response_weights", "--ckpt", str(network), "--response_decoder", "argmax"]
         folder = ["--weight_dir", str(tmp_path / "weights")]
@@ -365,7 +340,7 @@ class TestRestart:
 
 class TestMistakes:
     def test_a_network_of_other_classes_is_refused(self, data, tmp_path, caplog):
-        other = save_network(tmp_path / f"best_{MODEL}_cityscapes_os16.pth", ROAD)
+        other = save_network(tmp_path / f"best_{MODEL}_cityscapes_os16.pth", ROAD, spread=100)
         assert main(flags(data, tmp_path / "weights", other)) == 1
         said = caplog.records[-1].getMessage()
         assert f"{other} has 19 classes (road" in said
