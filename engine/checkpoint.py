@@ -304,8 +304,9 @@ def load_network(
         ValueError: listing the tensors that do not fit and the flag that would.
     """
     own = network.state_dict()
-    # A file of an old torch does not count the batches of its norms; loading fills that in.
-    missing = [name for name in own if name not in state and not name.endswith(BATCH_COUNTER)]
+    # Norms in files of an old torch do not count their batches; loading fills that in.
+    there = {name.replace("running_mean", BATCH_COUNTER) for name in state} | state.keys()
+    missing = [name for name in own if name not in there]
     extra = [name for name in state if name not in own]
     unlike = [name for name in own if name in state and own[name].shape != state[name].shape]
     if reset_head and all_of_head((*missing, *unlike), own) and all_of_head(extra, state):
