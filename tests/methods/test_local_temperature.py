@@ -51,6 +51,7 @@ def options(**changes):
         "batch_size": 4,
         "amp": "off",
         "ema": None,
+        "lr_batch_size": None,
         "lr": 1e-2,
         "weight_decay": 0.0,
         "random_seed": 3,
