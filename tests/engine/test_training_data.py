@@ -12,8 +12,15 @@ from datasets.class_uniform import ClassUniform, find_centroids
 from datasets.epochs import Permutations, epoch_of
 from datasets.joined import Joined
 from datasets.resize_crop import RandomResizeCrop
+from datasets.streets import Streets
 from datasets.transforms import RandomFlip
-from engine.training_data import count_epochs, epoch_order, random_transform, training_data
+from engine.training_data import (
+    count_epochs,
+    epoch_order,
+    random_transform,
+    refuse_redrawn,
+    training_data,
+)
 from main import main
 from options import parse
 from tests import small_runs
@@ -375,3 +382,12 @@ def test_a_threshold_of_1_trains_as_without_weights_and_a_lower_one_otherwise(ma
     small_runs.assert_same(states["one"], states["plain"])
     key = "classifier.classifier.3.weight"
     assert not torch.equal(states["low"][key], states["plain"][key])
+
+
+def test_scenes_that_are_drawn_at_another_size_than_their_weights_are_refused():
+    dataset = Streets(None, "train", num_images=1, image_size=(32, 64))
+    weights = Namespace(directory="w", inspect=lambda item: (16, 32))
+    with pytest.raises(ValueError, match="weights in w have 16x32 pixels.*drawn with 32x64"):
+        refuse_redrawn(dataset, weights)
+    weights.inspect = lambda item: (32, 64)
+    refuse_redrawn(dataset, weights)
