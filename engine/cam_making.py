@@ -97,7 +97,7 @@ def check_cam_flags(opts: Namespace) -> Iterable[str]:
     for name in OF_OTHER_PASSES:
         if name in opts.typed:
             yield f"--make_cams has passes of its own, see --cam_inference: leave --{name} out"
-    if opts.eval_crf and "eval_crf" in opts.typed:
+    if opts.eval_crf:
         yield "--make_cams refines maps with --cam_crf_iterations 10: leave --eval_crf out"
     yield from check_cam_scales(opts)
 

@@ -71,11 +71,7 @@ def add_prediction_flags(group: _ArgumentGroup) -> None:
         help="write maps of uncertainty, see --list scores; --predict: entropy instance",
     )
     add("--server_format", action="store_true", help="also label ids as a test server wants them")
-    add(
-        "--save_probs",
-        action="store_true",
-        help="with --predict: class probabilities, float16, which --logits_dir reads",
-    )
+    add("--save_probs", action="store_true", help="with --predict: float16, for --logits_dir, too")
 
 
 def check_prediction_flags(opts: Namespace) -> Iterable[str]:

@@ -261,9 +261,9 @@ def from_published(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     if _ONLY_THERE not in state:
         return dict(state)
     named = {_published_name(name): value for name, value in state.items()}
-    # behind the others, as in a network of ours: the class head is a state's last convolution
-    head = {name: named.pop(name) for name in ("classifier.weight",) if name in named}
-    return {**named, "background_channel": torch.tensor(0), **head}
+    named["background_channel"] = torch.tensor(0)
+    # as in a network of ours, the class head is the last convolution of the state
+    return dict(sorted(named.items(), key=lambda entry: entry[0] == "classifier.weight"))
 
 
 def _published_name(name: str) -> str:

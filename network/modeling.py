@@ -121,14 +121,12 @@ def build_model(  # noqa: PLR0913 - an argument per flag
         num_classes: number of output channels.
         output_stride: 8 or 16, the ratio of the image's size to that of ``out``; HRNet's is 4, that
             of the wide ResNets, the Caffe network and PSPNet 8 whatever is asked for.
-        pretrained_backbone: ``imagenet`` (or True), ``none`` (or False), or a file of weights
-            under their published names.
+        pretrained_backbone: ``imagenet`` (True), ``none`` (False), or a file with published names.
         separable_conv: depthwise and pointwise convolutions in the head.
         dropout: probability of dropout after each stage of the backbone, in training mode.
         backbone: the timm name, for ``deeplabv3plus_timm`` only.
         bn_momentum: of the backbone's batch norms.
-        checkpoint_activations: recompute the backbone's stages in the backward pass, which saves
-            memory and costs time.
+        checkpoint_activations: make the backbone's maps twice: less memory, more time.
         head: how the penultimate features become logits; an auxiliary head is linear.
         pyramid: adds an auxiliary head to the model. Those of ``TWO_HEADED`` always have one: the
             Caffe network with a main head like it, where None is the default, and PSPNet an FCN
@@ -143,20 +141,14 @@ def build_model(  # noqa: PLR0913 - an argument per flag
     spec = MODELS[name]
     if spec.head == PSPNET:
         output_stride = _PSPNET_STRIDE
-    if isinstance(pretrained_backbone, bool):  # as the published functions take it
-        pretrained_backbone = "imagenet" if pretrained_backbone else "none"
-    options: dict[str, Any] = {
-        "pretrained": pretrained_backbone,
-        "dropout": dropout,
-        "checkpoint_activations": checkpoint_activations,
-    }
-    features = _features(spec, backbone, output_stride, options)
+    options = {"dropout": dropout, "checkpoint_activations": checkpoint_activations}
+    features = _features(spec, backbone, output_stride, pretrained_backbone, options)
     set_bn_momentum(features, bn_momentum)
     if spec.head == CAM:
         if freeze_bn:
             raise ValueError(f"--norm_eval is of segmentation models; {name} has --cam_norm")
-        channel_dropout = _CAM_DROPOUT.get(spec.backbone, 0.0)
-        return CamNetwork(features, num_classes, background=background, dropout=channel_dropout)
+        dropped = _CAM_DROPOUT.get(spec.backbone, 0.0)
+        return CamNetwork(features, num_classes, background=background, dropout=dropped)
     channels = {tap: feature.channels for tap, feature in features.taps.items()}
     heads = _heads(spec, channels, num_classes, output_stride, head, pyramid)
     if separable_conv:
@@ -166,13 +158,19 @@ def build_model(  # noqa: PLR0913 - an argument per flag
 
 
 def _features(
-    spec: ModelSpec, timm_name: str | None, output_stride: int, options: Mapping[str, Any]
+    spec: ModelSpec,
+    timm_name: str | None,
+    output_stride: int,
+    pretrained: str | bool,
+    options: Mapping[str, Any],
 ) -> Backbone:
     """The backbone of a model; ``options`` are keywords of both kinds of backbone."""
+    if isinstance(pretrained, bool):  # as the published functions take it
+        pretrained = "imagenet" if pretrained else "none"
+    own = {**options, "pretrained": pretrained}
     if spec.backbone == TIMM:
-        return build_timm_backbone(timm_name, output_stride, **options)
-    own = {**options, "classifier": spec.head == CAM}
-    return build_backbone(spec.backbone, output_stride, **own)
+        return build_timm_backbone(timm_name, output_stride, **own)
+    return build_backbone(spec.backbone, output_stride, classifier=spec.head == CAM, **own)
 
 
 def _heads(

@@ -26,7 +26,7 @@ training=(
   --flip 0.5 --color_jitter 0.3 --batch_size 4
   --total_itrs "$STEPS" --val_interval $(((STEPS + 3) / 4)) --val_split none
 )
-# At the published rates it hardly learns in so few steps; drawn scenes want norms of their own.
+# At the method's defaults it hardly learns in so few steps; drawn scenes want norms of their own.
 classifier=(
   --method cam --model cam_mobilenet --image_tags masks "${training[@]}" --batch_size 8
   --output_stride 16 --cam_consistency none --cam_norm trained --optimizer adam --lr 0.0003
@@ -34,7 +34,7 @@ classifier=(
 )
 mapping=("${streets[@]}" --train_split train --image_tags masks --val_batch_size 4
   --eval_amp bf16 --channels_last)
-# Of the power that is published, 11, the small objects of a street fill half of it.
+# With the published power, 11, the small objects of a street fill most of it.
 masking=("${streets[@]}" --train_split train --background_power 1)
 segmenter=(
   --model deeplabv3plus_mobilenet "${training[@]}" --loss_normalize all

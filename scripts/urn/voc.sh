@@ -7,10 +7,10 @@
 #
 # DATA_ROOT: VOCdevkit/VOC2012 with Annotations/ and ImageSets/Segmentation/trainaug.txt. SEAM: the
 # released classifier (resnet38_SEAM.pth) from which the first one starts, head and all, or none.
-# BACKBONES: of the final networks; the first network,
-# which makes the weights for all of them, is Res2Net-101. STAGES: what runs, of "single heat crops
-# masks first weights second"; what earlier ones write has to be there. MASKS: pseudo-masks to start
-# from in place of the classifiers'. Published: 8 GPUs x 2 images. See stages.sh.
+# BACKBONES: of the final networks; the first network, which makes the weights for all of them, is
+# Res2Net-101. STAGES: what runs, of "single heat crops masks first weights second"; what earlier ones
+# write has to be there. MASKS: pseudo-masks to start from in place of the classifiers'. Published: 8
+# GPUs x 2 images. See stages.sh.
 source "$(dirname "${BASH_SOURCE[0]}")/stages.sh"
 require_data "the folder with VOCdevkit/VOC2012"
 OUT=${OUT:-experiments/urn_voc}
