@@ -22,7 +22,14 @@ from datasets.cam_files import (
 )
 from datasets.files import listing
 from datasets.items import Item
-from datasets.map_folders import MANIFEST, MapFile, MapKind, MapReader, classes_of
+from datasets.map_folders import (
+    MANIFEST,
+    MapFile,
+    MapKind,
+    MapReader,
+    classes_of,
+    words_of_data,
+)
 from datasets.parallel import threaded
 from datasets.png_files import DamagedMapError, Size
 from datasets.taxonomy import SegClass, names_of
@@ -165,9 +172,7 @@ class CamReader(MapReader):
 
     def making_command(self, dataset: SegDataset) -> str:
         """The command that makes a data set's maps, but for the checkpoint and the image labels."""
-        words = ["--make_cams", "--ckpt", "CHECKPOINT", "--dataset", dataset.name]
-        words += ["--train_split", dataset.split]
-        words += ["--data_root", str(dataset.root)] if dataset.needs_root else []
+        words = ["--make_cams", "--ckpt", "CHECKPOINT", *words_of_data(dataset)]
         return shlex.join(["python", "main.py", *words, "--cam_dir", str(self.directory)])
 
     def _refuse_other_classes(self, classes: NDArray[np.int64], path: Path) -> None:

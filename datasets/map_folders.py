@@ -150,6 +150,15 @@ def size_of_maps(kind: MapKind, dataset: SegDataset) -> list[int] | str:
     return NATIVE if size is None or kind.native else list(size)
 
 
+def words_of_data(dataset: SegDataset) -> list[str]:
+    """The flags of a command that makes maps of a data set: which images, or how large."""
+    words = ["--dataset", dataset.name, "--train_split", dataset.split]
+    if dataset.needs_root:
+        return [*words, "--data_root", str(dataset.root)]
+    height, width = dataset.native_size(0)
+    return [*words, "--crop_size", f"{height}x{width}"]
+
+
 def size_of_map(kind: MapKind, dataset: SegDataset, index: int) -> Size:
     """(H, W) that the map of an item has to have."""
     return dataset.native_size(index) if kind.native else dataset.size(index)

@@ -33,7 +33,15 @@ from datasets.label_files import (
     is_score,
     read_other_label,
 )
-from datasets.map_folders import MANIFEST, MapFile, MapKind, MapReader, classes_of, map_path
+from datasets.map_folders import (
+    MANIFEST,
+    MapFile,
+    MapKind,
+    MapReader,
+    classes_of,
+    map_path,
+    words_of_data,
+)
 from datasets.png_files import Size
 from datasets.taxonomy import SegClass, names_of
 from utils.log import logger
@@ -252,9 +260,7 @@ def mask_making_command(dataset: SegDataset, directory: Path) -> str:
 
 def _words_of(dataset: SegDataset, directory: Path) -> list[str]:
     """The flags that name a data set and a folder of labels."""
-    words = ["--dataset", dataset.name, "--train_split", dataset.split]
-    words += ["--data_root", str(dataset.root)] if dataset.needs_root else []
-    return [*words, "--pseudo_dir", str(directory)]
+    return [*words_of_data(dataset), "--pseudo_dir", str(directory)]
 
 
 def _threshold_of(manifest: dict[str, Any], path: Path) -> float:

@@ -22,6 +22,7 @@ from datasets.map_folders import (
     MapReader,
     classes_of,
     map_path,
+    words_of_data,
 )
 from datasets.png_files import Size
 from datasets.pseudo_labels import label_size
@@ -255,9 +256,7 @@ class ResponseWeights(MapReader):
 def making_command(dataset: SegDataset, directory: Path) -> str:
     """The command that makes a data set's response weights, but for the checkpoint."""
     words = ["--make_response_weights", "--weight_dir", str(directory), "--ckpt", "CHECKPOINT"]
-    words += ["--dataset", dataset.name, "--train_split", dataset.split]
-    words += ["--data_root", str(dataset.root)] if dataset.needs_root else []
-    return shlex.join(["python", "main.py", *words])
+    return shlex.join(["python", "main.py", *words, *words_of_data(dataset)])
 
 
 def _read_label(path: Path) -> NDArray[np.uint8]:

@@ -85,7 +85,7 @@ def test_a_method_with_a_head_is_calibrated_and_judged_by_every_metric(folder, m
     assert main(list(map(str, [*fitted, *used]))) == 0
 
     scores = readable(method, head)
-    metrics = [metric for metric in METRICS if metric != "image_ood"]  # compares data sets
+    metrics = [metric for metric in METRICS if metric != "image_ood"]  # below: it compares looks
     tested = ["--test_only", "--val_split", "test", "--metrics", *metrics,
               "--calibrator", folder / f"checkpoints/calibrator_{name}.pth",
               "--confidence", *scores, "--ood_score", *scores, "--ood_classes", 11]  # fmt: skip
@@ -98,3 +98,9 @@ def test_a_method_with_a_head_is_calibrated_and_judged_by_every_metric(folder, m
     for metric in ("misclassification", "pavpu", "ood", "components"):
         assert set(total[metric]) == set(scores), metric
     assert total["meta_classification"].keys() >= {"segments", "missed"}
+
+    known = f"camvid,split=test,root={folder / 'data'}"
+    parts = [known, f"{known},corruption=brightness:3"]
+    across = ["--test_only", "--metrics", "image_ood", "--confidence", *scores, "--eval_on", *parts]
+    assert main(list(map(str, [*used, "--run_name", f"{name}_across", *across]))) == 0
+    assert "image_ood" in (folder / f"results/{name}_across.json").read_text()
