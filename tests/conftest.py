@@ -1,6 +1,7 @@
 """What many tests use: real data and weights where they are, few threads, slow tests on demand."""
 
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -26,6 +27,23 @@ def pytest_collection_modifyitems(config, items):
 @pytest.fixture(autouse=True, scope="session")
 def _one_thread():
     torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="module")
+def new_folder(tmp_path_factory):
+    """Makes a folder that the tests of a module share; it goes with the last of them.
+
+    The checkpoints of all modules are gigabytes, which pytest would keep to the end of a run.
+    """
+    made = []
+
+    def make(name):
+        made.append(tmp_path_factory.mktemp(name))
+        return made[-1]
+
+    yield make
+    for folder in made:
+        shutil.rmtree(folder)
 
 
 def shared(path: str) -> Path:

@@ -20,7 +20,7 @@ def write_data(root):
     rng = np.random.default_rng(0)
     for split, sequence in (("train", "0006R0"), ("val", "0016E5"), ("test", "Seq05VD")):
         for folder in (split, f"{split}annot"):
-            (root / folder).mkdir()
+            (root / folder).mkdir(parents=True)
         for number in range(6):
             label = np.kron(rng.integers(0, 12, (5, 7)), np.ones((8, 8))).astype(np.uint8)
             image = np.stack([label * 20, 255 - label * 20, rng.integers(0, 255, SIZE)], 2)

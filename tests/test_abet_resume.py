@@ -52,8 +52,8 @@ def write_pair(root, split, kind, number, train_ids):
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    root = tmp_path_factory.mktemp("cityscapes")
+def data(new_folder):
+    root = new_folder("cityscapes")
     for number in range(20):
         write_pair(root, "train", "gtFine", number, FINE)
     for number in range(4):
@@ -96,9 +96,9 @@ def noted():
 
 
 @pytest.fixture(scope="module")
-def whole(data, tmp_path_factory, noted):
+def whole(data, new_folder, noted):
     """The uninterrupted run: its folder and the names of the images of each step."""
-    out = tmp_path_factory.mktemp("whole")
+    out = new_folder("whole")
     noted.clear()
     assert run(*command(data, out)) == 0
     return out, list(noted)

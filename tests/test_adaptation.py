@@ -44,12 +44,12 @@ def stage_two(folder):
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
+def folder(new_folder):
     """A network after stage one, its pseudo labels, and the network after stage two.
 
     The target domain's training images have no labels at all.
     """
-    folder = tmp_path_factory.mktemp("adaptation")
+    folder = new_folder("adaptation")
     for layout in ("gta5", "cityscapes"):
         write_layout(layout, folder / layout, images_per_split=4, size=(64, 128))
     shutil.rmtree(folder / "cityscapes" / "gtFine" / "train")

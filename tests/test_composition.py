@@ -54,10 +54,9 @@ def readable(method, head):
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
+def folder(new_folder):
     """Data, and pseudo labels of its training images."""
-    folder = tmp_path_factory.mktemp("composition")
-    (folder / "data").mkdir()
+    folder = new_folder("composition")
     write_data(folder / "data")
     first = flags(folder / "data", folder, total_itrs=1, val_split="none", run_name="first")
     assert main(first) == 0
@@ -72,14 +71,16 @@ def test_the_table_has_every_method_that_trains_a_network():
 
 
 @pytest.mark.parametrize(("method", "head"), RUNS)
-def test_a_method_with_a_head_is_calibrated_and_judged_by_every_metric(folder, method, head):
+def test_a_method_with_a_head_is_calibrated_and_judged_by_every_metric(
+    folder, tmp_path, method, head
+):
     name = f"{method}_{head}"
     own = {k: folder / v if k in FOLDERS else v for k, v in TRAINED[method].items()}
     shared = {"method": method, "total_itrs": 2, "val_split": "none", "run_name": name}
-    assert main(flags(folder / "data", folder, **shared, **own, **CLASS_HEADS[head])) == 0
+    assert main(flags(folder / "data", tmp_path, **shared, **own, **CLASS_HEADS[head])) == 0
 
-    used = ["--ckpt", folder / f"checkpoints/latest_{name}.pth", "--run_name", name,
-            "--output_dir", folder, "--num_workers", 0, "--eval_flip", "--fuse", "logits",
+    used = ["--ckpt", tmp_path / f"checkpoints/latest_{name}.pth", "--run_name", name,
+            "--output_dir", tmp_path, "--num_workers", 0, "--eval_flip", "--fuse", "logits",
             "--data_root", folder / "data"]  # fmt: skip
     fitted = ["--fit_calibrator", "temperature", "--samples_per_image", -1, "--val_split", "val"]
     assert main(list(map(str, [*fitted, *used]))) == 0
@@ -87,10 +88,10 @@ def test_a_method_with_a_head_is_calibrated_and_judged_by_every_metric(folder, m
     scores = readable(method, head)
     metrics = [metric for metric in METRICS if metric != "image_ood"]  # below: it compares looks
     tested = ["--test_only", "--val_split", "test", "--metrics", *metrics,
-              "--calibrator", folder / f"checkpoints/calibrator_{name}.pth",
+              "--calibrator", tmp_path / f"checkpoints/calibrator_{name}.pth",
               "--confidence", *scores, "--ood_score", *scores, "--ood_classes", 11]  # fmt: skip
     assert main(list(map(str, [*tested, *used]))) == 0
-    content = json.loads((folder / f"results/{name}.json").read_text())
+    content = json.loads((tmp_path / f"results/{name}.json").read_text())
     assert content["calibrator"]["kind"] == "temperature"
     total = content["results"]["total"]
     assert math.isfinite(total["miou"])
@@ -103,4 +104,4 @@ def test_a_method_with_a_head_is_calibrated_and_judged_by_every_metric(folder, m
     parts = [known, f"{known},corruption=brightness:3"]
     across = ["--test_only", "--metrics", "image_ood", "--confidence", *scores, "--eval_on", *parts]
     assert main(list(map(str, [*used, "--run_name", f"{name}_across", *across]))) == 0
-    assert "image_ood" in (folder / f"results/{name}_across.json").read_text()
+    assert "image_ood" in (tmp_path / f"results/{name}_across.json").read_text()

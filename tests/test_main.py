@@ -30,13 +30,13 @@ NAME = "deeplabv3plus_mobilenet_camvid_os16_seed1"
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    return write_data(tmp_path_factory.mktemp("camvid"))
+def data(new_folder):
+    return write_data(new_folder("camvid"))
 
 
 @pytest.fixture(scope="module")
-def trained(data, tmp_path_factory):
-    out = tmp_path_factory.mktemp("out")
+def trained(data, new_folder):
+    out = new_folder("out")
     assert main(flags(data, out)) == 0
     return out
 

@@ -27,9 +27,9 @@ CLASSES = 19
 
 
 @pytest.fixture(scope="module")
-def workplace(tmp_path_factory):
+def workplace(new_folder):
     """A folder with both data sets and four published checkpoints, as the commands expect it."""
-    folder = tmp_path_factory.mktemp("published")
+    folder = new_folder("published")
     size = (64, 128)
     write_layout("cityscapes", folder / "datasets/data/cityscapes", images_per_split=3, size=size)
     write_layout("acdc", folder / "datasets/data/ACDC", images_per_split=1, size=size)

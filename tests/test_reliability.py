@@ -39,13 +39,13 @@ def two_classes():
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    return write_data(tmp_path_factory.mktemp("camvid"))
+def data(new_folder):
+    return write_data(new_folder("camvid"))
 
 
 @pytest.fixture(scope="module")
-def network(data, tmp_path_factory):
-    out = tmp_path_factory.mktemp("network")
+def network(data, new_folder):
+    out = new_folder("network")
     assert main(flags(data, out, total_itrs=3)) == 0
     return out / "checkpoints" / f"{NAME}.pth"
 
@@ -110,9 +110,9 @@ def test_metrics_do_not_depend_on_the_batch_size(network, tmp_path):
 
 
 @pytest.fixture(scope="module")
-def calibrated(network, tmp_path_factory):
+def calibrated(network, new_folder):
     """One calibrator of every kind, by kind."""
-    out = tmp_path_factory.mktemp("calibrators")
+    out = new_folder("calibrators")
     more = {"cluster": ["--n_clusters", 2], "local": ["--lts_epochs", 1, "--print_interval", 1]}
     for kind in ("temperature", "vector", "cluster", "local"):
         argv = ["--fit_calibrator", kind, "--run_name", kind, *more.get(kind, ())]
@@ -334,9 +334,9 @@ def test_unknown_objects_on_generated_streets(tmp_path, caplog):
 
 
 @pytest.fixture(scope="module")
-def road_network(tmp_path_factory):
+def road_network(new_folder):
     """A network with the 19 road classes."""
-    out = tmp_path_factory.mktemp("road")
+    out = new_folder("road")
     train = ["--output_dir", out, "--total_itrs", 2, "--val_interval", 2, "--num_workers", 0]
     train += ["--crop_size", "64x128", "--batch_size", 2, "--run_name", "road"]
     assert main(list(map(str, [*train, "--val_split", "relis_cal", "--eval_size", "crop"]))) == 0

@@ -22,9 +22,9 @@ def run(*arguments):
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
+def folder(new_folder):
     """Networks with two heads and with one; ``synthia`` is the first as if of other images."""
-    folder = tmp_path_factory.mktemp("heads")
+    folder = new_folder("heads")
     write_layout("cityscapes", folder / "data", images_per_split=3, size=(96, 192))
     (folder / "checkpoints").mkdir()
     for name, dataset, more in (

@@ -32,22 +32,22 @@ PAIR = {"model": "ensemble", "num_models": 2, "backbone": "mobilenet"}
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    return write_data(tmp_path_factory.mktemp("camvid"))
+def data(new_folder):
+    return write_data(new_folder("camvid"))
 
 
 @pytest.fixture(scope="module")
-def single(data, tmp_path_factory):
+def single(data, new_folder):
     """A network trained by cross entropy."""
-    out = tmp_path_factory.mktemp("single")
+    out = new_folder("single")
     assert main(flags(data, out, total_itrs=3)) == 0
     return out / "checkpoints" / f"best_{SINGLE}.pth"
 
 
 @pytest.fixture(scope="module")
-def joint(data, tmp_path_factory):
+def joint(data, new_folder):
     """An ensemble of two, trained online."""
-    out = tmp_path_factory.mktemp("joint")
+    out = new_folder("joint")
     assert main(flags(data, out, **PAIR)) == 0
     return out
 

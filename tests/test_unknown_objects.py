@@ -19,9 +19,9 @@ def run(*arguments):
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
+def folder(new_folder):
     """Two networks with cosine heads and learned temperatures, and statistics of the first."""
-    folder = tmp_path_factory.mktemp("abet")
+    folder = new_folder("abet")
     for seed in (1, 2):
         done = run(
             *("--head", "cosine", "--temperature", "learned", "--random_seed", seed),

@@ -80,9 +80,9 @@ def make_weights(folder, directory, *more):
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
+def folder(new_folder):
     """Every stage; the training images have annotations and no label file, ``clean`` has them."""
-    folder = tmp_path_factory.mktemp("weak")
+    folder = new_folder("weak")
     write_layout("voc_objects", folder / "voc", images_per_split=4, size=SIZE)
     shutil.copytree(folder / "voc", folder / "clean")
     for item in VOC(folder / "clean", "train").items:

@@ -21,9 +21,9 @@ def root(tmp_path):
 
 
 @pytest.fixture(scope="module")
-def complete(tmp_path_factory):
+def complete(new_folder):
     """As many test images as there really are, all of them one file, written in reverse."""
-    root = tmp_path_factory.mktemp("laf")
+    root = new_folder("laf")
     image, label = root / "image.png", root / "label.png"
     layouts.write_image(image, (1, 4))
     layouts.write_label(label, layouts.striped([0, 1, 31, 43], (1, 4)))

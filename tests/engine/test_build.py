@@ -44,9 +44,9 @@ def cut_by_hand(image, resample, padding):
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory):
+def data(new_folder):
     """The same images as they are and cut by hand, in CamVid's layout; id 11 is unknown."""
-    native, cut = (tmp_path_factory.mktemp(name) for name in ("native", "cut"))
+    native, cut = (new_folder(name) for name in ("native", "cut"))
     rng = np.random.default_rng(0)
     for number, size in enumerate(SIZES):
         blocks = rng.integers(0, 12, (-(-size[0] // 8), -(-size[1] // 8)))
@@ -60,8 +60,8 @@ def data(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def trained(data, tmp_path_factory):
-    out = tmp_path_factory.mktemp("out")
+def trained(data, new_folder):
+    out = new_folder("out")
     more = {"eval_centre": "34x40", "run_name": "net", "total_itrs": 2, "val_interval": 2}
     assert main(flags(data[0], out, **more)) == 0
     return out

@@ -30,8 +30,8 @@ from utils.types import Prediction
 
 
 @pytest.fixture(scope="module")
-def root(tmp_path_factory):
-    return write_images(tmp_path_factory.mktemp("data"))
+def root(new_folder):
+    return write_images(new_folder("data"))
 
 
 @pytest.fixture

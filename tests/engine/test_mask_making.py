@@ -265,14 +265,14 @@ class TestFolder:
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    return layouts.camvid(tmp_path_factory.mktemp("data"), train=5)
+def data(new_folder):
+    return layouts.camvid(new_folder("data"), train=5)
 
 
 @pytest.fixture(scope="module")
-def weights(tmp_path_factory):
+def weights(new_folder):
     """Two small networks that nobody trained."""
-    folder = tmp_path_factory.mktemp("checkpoints")
+    folder = new_folder("checkpoints")
     files = []
     for seed in (1, 2):
         torch.manual_seed(seed)
@@ -298,9 +298,9 @@ def flags(data, directory, weights, *more):
 
 
 @pytest.fixture(scope="module")
-def made(data, weights, tmp_path_factory):
+def made(data, weights, new_folder):
     """Masks of one go."""
-    directory = tmp_path_factory.mktemp("made") / "masks"
+    directory = new_folder("made") / "masks"
     assert main(flags(data, directory, weights)) == 0
     return directory
 

@@ -117,14 +117,14 @@ class TestWriter:
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    return write_bare_images(tmp_path_factory.mktemp("data"))
+def data(new_folder):
+    return write_bare_images(new_folder("data"))
 
 
 @pytest.fixture(scope="module")
-def weights(tmp_path_factory):
+def weights(new_folder):
     """A network with the classes of roads."""
-    folder = tmp_path_factory.mktemp("checkpoints")
+    folder = new_folder("checkpoints")
     return save_network(folder / f"best_{MODEL}_gta5_os16.pth", ROAD, spread=3)
 
 
@@ -134,9 +134,9 @@ def flags(data, directory, weights, *more):
 
 
 @pytest.fixture(scope="module")
-def made(data, weights, tmp_path_factory):
+def made(data, weights, new_folder):
     """Labels of one go."""
-    directory = tmp_path_factory.mktemp("made") / "labels"
+    directory = new_folder("made") / "labels"
     assert main(flags(data, directory, weights)) == 0
     return directory
 

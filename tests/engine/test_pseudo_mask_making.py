@@ -63,8 +63,8 @@ def write_cams(directory, dataset, **changes):
 
 
 @pytest.fixture(scope="module")
-def root(tmp_path_factory):
-    root = write_images(tmp_path_factory.mktemp("data"))
+def root(new_folder):
+    root = write_images(new_folder("data"))
     shutil.rmtree(root / "trainannot")
     shutil.rmtree(root / "valannot")
     shutil.rmtree(root / "testannot")
@@ -77,8 +77,8 @@ def dataset(root):
 
 
 @pytest.fixture(scope="module")
-def cams(dataset, tmp_path_factory):
-    return write_cams(tmp_path_factory.mktemp("maps") / "cams", dataset)
+def cams(dataset, new_folder):
+    return write_cams(new_folder("maps") / "cams", dataset)
 
 
 @pytest.fixture

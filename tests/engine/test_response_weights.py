@@ -41,14 +41,14 @@ on_cpu = partial(prepare, device=torch.device("cpu"))
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    return write_bare_images(tmp_path_factory.mktemp("data"))
+def data(new_folder):
+    return write_bare_images(new_folder("data"))
 
 
 @pytest.fixture(scope="module")
-def weights(tmp_path_factory):
+def weights(new_folder):
     """A network with the classes of the data set."""
-    folder = tmp_path_factory.mktemp("checkpoints")
+    folder = new_folder("checkpoints")
     return save_network(folder / f"best_{MODEL}_camvid_os16.pth", CAMVID, spread=100)
 
 
@@ -58,9 +58,9 @@ def flags(data, directory, weights, *more):
 
 
 @pytest.fixture(scope="module")
-def made(data, weights, tmp_path_factory):
+def made(data, weights, new_folder):
     """Weights of one go."""
-    directory = tmp_path_factory.mktemp("made") / "weights"
+    directory = new_folder("made") / "weights"
     assert main(flags(data, directory, weights)) == 0
     return directory
 

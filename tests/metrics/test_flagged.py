@@ -207,21 +207,14 @@ def test_flags_that_fit_together(tested):
     assert opts.flag_threshold == 0.05
 
 
-def test_a_test_from_the_command_line(tmp_path, tmp_path_factory, capsys):
-    data = write_data(tmp_path_factory.mktemp("camvid"))
+def test_a_test_from_the_command_line(tmp_path, capsys):
+    data = write_data(tmp_path / "camvid")
     assert main(flags(data, tmp_path, total_itrs=1)) == 0
     (ckpt,) = (tmp_path / "checkpoints").glob("best_*.pth")
     argv = ["--test_only", "--ckpt", str(ckpt), "--data_root", str(data), "--run_name", "x"]
-    argv += [
-        "--metrics",
-        "segmentation",
-        "flagged",
-        "--flag_threshold",
-        "0.5",
-        "--num_workers",
-        "0",
-    ]
+    argv += ["--metrics", "segmentation", "flagged", "--flag_threshold", "0.5"]
     argv += ["--confidence", "energy", "response_scaling", "msp", "--output_dir", str(tmp_path)]
+    argv += ["--num_workers", "0"]
     capsys.readouterr()
     assert main(argv) == 0
     printed = capsys.readouterr().out

@@ -31,9 +31,9 @@ def first_mask(size):
 
 
 @pytest.fixture(scope="module")
-def folders(tmp_path_factory):
+def folders(new_folder):
     """Images of two sizes with maps, masks and weights of other programs."""
-    folder = tmp_path_factory.mktemp("sheet")
+    folder = new_folder("sheet")
     dataset = CamVid(write_images(folder / "data"), "train", labelled=False)
     for name in ("cams", "masks", "weights"):
         (folder / name).mkdir()

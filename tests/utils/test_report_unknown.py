@@ -378,11 +378,11 @@ def test_the_histogram_has_a_line_at_the_threshold_that_finds_95_percent():
     assert len(only.legends[0].get_texts()) == 2
 
 
-def test_a_page_has_a_figure_for_each_network_or_for_each_score(networks, tmp_path_factory):
+def test_a_page_has_a_figure_for_each_network_or_for_each_score(networks, tmp_path):
     names = [picture.name for picture in unknown_pictures(report_on(networks))]
     assert len(names) == len(set(names)) == 2 * 2 * 2, "tests, networks, curves and histogram"
     assert "ood_roc_pr_cross_entropy_cosine_learned_temperature_road_anomaly_test" in names
-    folder = tmp_path_factory.mktemp("one")
+    folder = tmp_path / "one"
     for training in ({}, COSINE, {"lr": 5.0}):
         write_search(folder, training=training, scores=("odin+msp",))
     (curves, histogram) = unknown_pictures(report_on(folder))
