@@ -8,7 +8,9 @@ from torch.nn import functional as F
 
 from benchmarks.report import Section, Settings, Table, Target
 from benchmarks.timing import interleave, ratio
-from uncertainty.response_scaling import PRESETS, Response, ResponseScaling, argmax_decoder
+from uncertainty.response_decoders import argmax_decoder
+from uncertainty.response_scaling import Response, ResponseScaling
+from uncertainty.response_variance import PRESETS
 from utils.class_map import class_map
 
 CLASSES, PRESENT, SIZE = 21, 3, (512, 512)

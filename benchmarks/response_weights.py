@@ -1,4 +1,4 @@
-"""Making response weights: images per second with both decoders, beside inference or after it."""
+"""Making response weights: images per second with every decoder, beside inference or after it."""
 
 from __future__ import annotations
 
@@ -23,13 +23,9 @@ from engine.evaluate import PredictionSource, run_pass
 from engine.response_writer import ResponseWriter
 from methods import METHODS
 from options import parse
-from uncertainty.response_scaling import (
-    PRESETS,
-    Decoder,
-    ResponseScaling,
-    argmax_decoder,
-    crf_decoder,
-)
+from uncertainty.response_decoders import DECODERS, Decoder
+from uncertainty.response_scaling import ResponseScaling
+from uncertainty.response_variance import PRESETS
 from utils.types import Batch, Predict, Prediction
 
 CLASSES, PRESENT = 21, 3
@@ -44,8 +40,7 @@ PASSES = {
         *("--window_overlap", "0.0625", "--eval_scales", "0.5", "0.75", "1", "1.25", "1.5", "1.75"),
     ),
 }
-DECODERS: dict[str, Callable[[], Decoder]] = {"argmax": lambda: argmax_decoder, "crf": crf_decoder}
-IMAGES, IMAGES_OF_CRF, BATCH = 16, 4, 2
+IMAGES, FEW_IMAGES, BATCH = 16, 4, 2
 WORKERS = (1, 2, 4)
 INFERENCE, IN_TURN = "inference alone", "one after the other"
 TARGETS = {"cpu": 0.7, "cuda": 1.0}  # of the time one after the other, for the CRF
@@ -106,14 +101,14 @@ class Pass(NamedTuple):
 
 
 def run(settings: Settings) -> Section:
-    """Both decoders."""
+    """Every decoder."""
     section = Section("Response weights", METHOD)
     rows: list[Row] = []
     device = settings.device.type
-    for name, make_decoder in DECODERS.items():
-        on_cpu = name == "crf" and device == "cpu"  # where an image takes ten seconds
-        over = images_and_network(IMAGES_OF_CRF if on_cpu or settings.quick else IMAGES, settings)
-        samples = measure(over, make_decoder, settings.rounds(2 if on_cpu else 5))
+    for name in reversed(DECODERS):
+        slow = name != "argmax" and device == "cpu"  # where an image takes seconds
+        over = images_and_network(FEW_IMAGES if slow or settings.quick else IMAGES, settings)
+        samples = measure(over, DECODERS[name].decoder, settings.rounds(2 if slow else 5))
         rows += [table_row(name, way, samples, over.images) for way in samples]
         if name == "crf":
             share = wall_ratio(samples[workers_of(WORKERS[-1])], samples[IN_TURN])
@@ -179,10 +174,10 @@ def smooth(shape: tuple[int, ...], seed: int) -> Tensor:
     return F.interpolate(noise, size=size, mode="bicubic")
 
 
-def writer_of(folder: Path, make_decoder: Callable[[], Decoder], workers: int) -> ResponseWriter:
+def writer_of(folder: Path, decoder: Decoder, workers: int) -> ResponseWriter:
     """A writer on so many threads; with 0 it has none beside the pass."""
     wanted = frozenset(f"image{index}" for index in range(IMAGES))
-    scaling = ResponseScaling(PRESETS["voc"], make_decoder())
+    scaling = ResponseScaling(PRESETS["voc"], decoder)
     writer = ResponseWriter(
         folder, wanted, num_classes=CLASSES, scaling=scaling, workers=max(1, workers)
     )
@@ -191,14 +186,14 @@ def writer_of(folder: Path, make_decoder: Callable[[], Decoder], workers: int) -
     return writer
 
 
-def measure(over: Pass, make_decoder: Callable[[], Decoder], repeats: int) -> dict[str, Samples]:
+def measure(over: Pass, decoder: Decoder, repeats: int) -> dict[str, Samples]:
     """Seconds of whole passes: without a decoder, with one in the pass, on threads beside it."""
     with tempfile.TemporaryDirectory() as name:
         folders = {count: Path(name) / str(count) for count in (0, *WORKERS)}
 
         def make(count: int) -> None:
             """One pass; files that are there are replaced."""
-            over([writer_of(folders[count], make_decoder, count)])
+            over([writer_of(folders[count], decoder, count)])
 
         for count in folders:
             make(count)

@@ -18,8 +18,9 @@ from engine.pseudo_labels import share_of_classes
 from engine.response_writer import ResponseWriter, count_levels
 from engine.trained import Trained
 from losses import LOSSES
-from uncertainty.dense_crf import RESPONSE_CRF
-from uncertainty.response_scaling import PRESETS, ResponseScaling, argmax_decoder, crf_decoder
+from uncertainty.response_decoders import DECODERS
+from uncertainty.response_scaling import ResponseScaling
+from uncertainty.response_variance import PRESETS
 from utils.arguments import at_least, within
 from utils.weight_levels import LEVELS
 
@@ -44,9 +45,10 @@ def add_response_flags(group: _ArgumentGroup) -> None:
     )
     add(
         "--response_decoder",
-        choices=("crf", "argmax"),
+        choices=DECODERS,
         default="crf",
-        help="from probabilities to classes; argmax: in closed form, fast",
+        help="from probabilities to classes; affinity: by means over neighbours of like colour;"
+        " argmax: in closed form, fast",
     )
     add("--response_reduce", choices=("max", "mean"), default="max", help="over the classes")
     add(
@@ -133,7 +135,7 @@ def response_scaling(opts: Namespace) -> ResponseScaling:
     """What the flags say of scales, decoder, reduction and normalisation."""
     return ResponseScaling(
         opts.response_scales or PRESETS[opts.response_preset],
-        crf_decoder() if opts.response_decoder == "crf" else argmax_decoder,
+        DECODERS[opts.response_decoder].decoder,
         opts.response_reduce,
         opts.response_normalize,
     )
@@ -204,7 +206,8 @@ def describe_weights(opts: Namespace, dataset: SegDataset, trained: Trained) -> 
             " are made of images with the network's classes"
         )
     scaling = response_scaling(opts)
-    of_crf = {"crf": RESPONSE_CRF._asdict()} if opts.response_decoder == "crf" else {}
+    decoder = opts.response_decoder
+    settings = DECODERS[decoder].settings
     tags = None
     if opts.restrict_to_tags:
         assert isinstance(dataset.tags, ImageTags), "--restrict_to_tags needs --image_tags"
@@ -215,7 +218,7 @@ def describe_weights(opts: Namespace, dataset: SegDataset, trained: Trained) -> 
         dataset,
         trained,
         scales=scaling.scales,
-        decoder={"name": opts.response_decoder, **of_crf},
+        decoder={"name": decoder, **({decoder: settings} if settings else {})},
         reduce=scaling.reduce,
         normalize=scaling.normalize,
         tags=tags,

@@ -16,15 +16,12 @@ from losses.cross_entropy import cross_entropy
 from losses.underfitting import Underfitting
 from metrics.flagged import flagged_counts
 from metrics.segmentation import SegmentationMetrics
-from uncertainty.response_scaling import (
-    PRESETS,
-    ResponseScaling,
-    argmax_decoder,
-    pixel_weights,
-    weight_levels,
-)
+from uncertainty.response_decoders import argmax_decoder
+from uncertainty.response_scaling import ResponseScaling
+from uncertainty.response_variance import PRESETS
 from utils.scheduler import PolyFloorLR
 from utils.types import Prediction
+from utils.weight_levels import pixel_weights, weight_levels
 
 CLASSES = ("background", "red", "green", "blue")
 SIDE, STEPS, BATCH, THRESHOLD = 48, 300, 12, 0.05

@@ -10,43 +10,16 @@ others is uncertain. The decoded map of the unchanged probabilities is the cycli
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from functools import partial
-from itertools import product
-from typing import NamedTuple, Protocol
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from uncertainty.dense_crf import RESPONSE_CRF, CrfSettings, DenseCRF, unary_of
-from uncertainty.response_variance import (
-    PRESETS,
-    Normalize,
-    Reduce,
-    argmax_wins,
-    response_uncertainty,
-)
-from utils.class_map import class_map
-from utils.weight_levels import pixel_weights, weight_levels
-
-__all__ = [
-    "PRESETS",
-    "ArgmaxDecoding",
-    "CrfDecoding",
-    "Decoder",
-    "Decoding",
-    "Response",
-    "ResponseScaling",
-    "argmax_decoder",
-    "crf_decoder",
-    "cyclic_labels",
-    "pixel_weights",
-    "response_uncertainty",
-    "weight_levels",
-]
+from uncertainty.response_decoders import Decoder, Decoding
+from uncertainty.response_variance import PRESETS, Normalize, Reduce, response_uncertainty
 
 MOST_SCALES = 255  # how often a pixel is in a class is counted in uint8
-CRF_VALUES = 1 << 26  # float32 values of the unaries handed on at once: 256 MiB
 
 
 class Response(NamedTuple):
@@ -54,92 +27,6 @@ class Response(NamedTuple):
 
     label: Tensor  # (H, W), uint8, train ids: the cyclic pseudo mask
     uncertainty: Tensor  # (H, W), float32, in [0, 1]
-
-
-class Decoding(Protocol):
-    """Turns the probabilities of one image into classes, as often as it is asked to."""
-
-    def labels(self, probabilities: Tensor) -> Tensor:
-        """The class of every pixel, (H, W) uint8, of probabilities (C, H, W)."""
-        ...
-
-    def wins(self, probabilities: Tensor, scales: Sequence[float]) -> Tensor:
-        """For how many scales each pixel belongs to each class, (L, H, W) uint8.
-
-        Args:
-            probabilities: (L, H, W), of the classes in question; for class k and scale n all but
-                its own are as they are, and its own are raised to the power n.
-            scales: at most ``MOST_SCALES``.
-        """
-        ...
-
-
-# Gets ready for an image (3, H, W) uint8 on the device of the probabilities; some need none.
-Decoder = Callable[[Tensor | None], Decoding]
-
-
-class ArgmaxDecoding:
-    """The class of the highest probability, which needs no pass over altered maps."""
-
-    def labels(self, probabilities: Tensor) -> Tensor:
-        """The most likely class, (H, W) uint8, the first of equals."""
-        return class_map(probabilities[None])[0]
-
-    def wins(self, probabilities: Tensor, scales: Sequence[float]) -> Tensor:
-        """``argmax_wins``, (L, H, W) uint8."""
-        return argmax_wins(probabilities, scales)
-
-
-class CrfDecoding:
-    """The most likely class after a dense CRF on the image's colours, as published.
-
-    The kernels are built once an image; the altered unaries go through it many at a time.
-
-    Args:
-        image: (3, H, W) uint8.
-        settings: of the CRF.
-
-    Raises:
-        ValueError: without an image.
-    """
-
-    def __init__(self, image: Tensor | None, settings: CrfSettings) -> None:
-        if image is None:
-            raise ValueError(
-                "the CRF decoder reads the colours of the image, and there is none: give the image"
-                " or choose the argmax decoder"
-            )
-        self.crf = DenseCRF(image, settings)
-
-    def labels(self, probabilities: Tensor) -> Tensor:
-        """The most likely class after the CRF, (H, W) uint8."""
-        return class_map(self.crf(unary_of(probabilities.float())[None]))[0]
-
-    def wins(self, probabilities: Tensor, scales: Sequence[float]) -> Tensor:
-        """For how many scales each class is the most likely after the CRF, (L, H, W) uint8."""
-        likely = probabilities.float()
-        plain = unary_of(likely)
-        wins = torch.zeros(likely.shape, dtype=torch.uint8, device=likely.device)
-        altered = list(product(range(len(likely)), scales))
-        most = max(1, CRF_VALUES // likely.numel())
-        for start in range(0, len(altered), most):
-            part = altered[start : start + most]
-            unaries = plain.repeat(len(part), 1, 1, 1)
-            for unary, (index, scale) in zip(unaries, part, strict=True):
-                unary[index] = unary_of(likely[index] ** scale)
-            for classes, (index, _) in zip(class_map(self.crf(unaries)), part, strict=True):
-                wins[index] += classes == index
-        return wins
-
-
-def argmax_decoder(image: Tensor | None = None) -> ArgmaxDecoding:  # noqa: ARG001 - a Decoder
-    """Decode by the highest probability; the image is not read."""
-    return ArgmaxDecoding()
-
-
-def crf_decoder(settings: CrfSettings = RESPONSE_CRF) -> Decoder:
-    """Decode by a dense CRF with these settings; the decoder can be sent to another process."""
-    return partial(CrfDecoding, settings=settings)
 
 
 def cyclic_labels(
@@ -169,7 +56,7 @@ class ResponseScaling:
 
     Args:
         scales: the powers, such as one of ``PRESETS``.
-        decoder: ``argmax_decoder`` or ``crf_decoder()``.
+        decoder: such as ``argmax_decoder``, see ``uncertainty.response_decoders``.
         reduce: over the classes, see ``response_uncertainty``.
         normalize: see ``response_uncertainty``.
 
@@ -208,7 +95,7 @@ class ResponseScaling:
 
         Args:
             probabilities: (C, H, W), floating point, in [0, 1], of at most 255 classes.
-            image: (3, H, W) uint8, RGB, which the CRF decoder reads.
+            image: (3, H, W) uint8, RGB, which some decoders read.
             image_labels: (C,), nonzero for the classes that may appear, the background among them;
                 None: all, as published.
 

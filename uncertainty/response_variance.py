@@ -7,7 +7,7 @@ scales do to the most likely class in closed form, and the uncertainty that foll
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Literal
 
 import torch
@@ -52,14 +52,19 @@ def argmax_wins(probabilities: Tensor, scales: Sequence[float]) -> Tensor:
 
 def _count_wins(logs: Tensor, scales: Sequence[float], wins: Tensor) -> None:
     """Add to ``wins`` (L, h, W) how often each class wins, of log-probabilities (L, h, W)."""
-    first, second = logs[0], torch.full_like(logs[0], -math.inf)
-    for other in logs[1:]:
-        second = torch.maximum(second, torch.minimum(first, other))
-        first = torch.maximum(first, other)
-    for own, count in zip(logs, wins, strict=True):
-        rival = torch.where(own == first, second, first)  # the highest of the other classes
+    for own, rival, count in zip(logs, highest_others(logs), wins, strict=True):
         for scale in scales:
             count += own.mul(scale) > rival
+
+
+def highest_others(values: Tensor) -> Iterator[Tensor]:
+    """For each of the classes of values (L, h, W) in turn the highest of the others, (h, W)."""
+    first, second = values[0], torch.full_like(values[0], -math.inf)
+    for other in values[1:]:
+        second = torch.maximum(second, torch.minimum(first, other))
+        first = torch.maximum(first, other)
+    for own in values:
+        yield torch.where(own == first, second, first)
 
 
 def response_uncertainty(

@@ -8,7 +8,7 @@
 #   [SIZE=192x384] [STEPS=800] [SEEDS="1 2 3"] [DECODER=argmax] scripts/urn/streets.sh
 #
 # Nothing is read: the scenes are generated, at SIZE. STEPS: of every training. DECODER: of the
-# response weights, argmax or crf, as published and slow. PRETRAINED: a file of MobileNetV2's ImageNet
+# response weights, argmax, affinity, or crf, as published and slow. PRETRAINED: a file of MobileNetV2's ImageNet
 # weights, or by default torchvision's, which are downloaded. EXTRA="--cache DIR" draws each scene once.
 # See stages.sh.
 source "$(dirname "${BASH_SOURCE[0]}")/stages.sh"
@@ -17,7 +17,7 @@ STEPS=${STEPS:-800}
 SEEDS=${SEEDS:-"1 2 3"}
 DECODER=${DECODER:-argmax}
 OUT=${OUT:-experiments/urn_streets}
-require_choice DECODER "$DECODER" argmax crf
+require_choice DECODER "$DECODER" argmax affinity crf
 require_weights mobilenet
 
 streets=(--dataset streets_objects --train_transform resize --crop_size "$SIZE")

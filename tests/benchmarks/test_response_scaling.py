@@ -5,7 +5,9 @@ import torch
 
 from benchmarks.report import Settings
 from benchmarks.response_scaling import CLASSES, check_equal, literal, run, smooth_probabilities
-from uncertainty.response_scaling import PRESETS, ResponseScaling, argmax_decoder
+from uncertainty.response_decoders import argmax_decoder
+from uncertainty.response_scaling import ResponseScaling
+from uncertainty.response_variance import PRESETS
 
 
 @pytest.mark.parametrize("present", [1, 3, CLASSES])

@@ -19,13 +19,13 @@ from benchmarks.response_weights import (
 from benchmarks.timing import Samples
 from datasets.label_files import decode_label
 from datasets.weight_files import decode_weight
-from uncertainty.response_scaling import argmax_decoder
+from uncertainty.response_decoders import argmax_decoder
 
 QUICK = Settings(torch.device("cpu"), quick=True)
 
 
 def made(over, folder, workers):
-    over([writer_of(folder, lambda: argmax_decoder, workers)])
+    over([writer_of(folder, argmax_decoder, workers)])
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
@@ -42,7 +42,7 @@ def test_images_have_as_many_classes_as_the_text_says_and_uncertain_pixels(over,
 
 
 def test_decoding_in_the_pass_writes_the_same_files_before_the_pass_goes_on(over, tmp_path):
-    writer = writer_of(tmp_path / "turn", lambda: argmax_decoder, 0)
+    writer = writer_of(tmp_path / "turn", argmax_decoder, 0)
     assert writer.pool.submit(lambda: 3).done()
     assert made(over, tmp_path / "turn", 0) == made(over, tmp_path / "threads", 4)
 

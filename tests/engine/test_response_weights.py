@@ -33,7 +33,9 @@ from tests.engine.map_runs import (
     save_network,
     write_bare_images,
 )
-from uncertainty.response_scaling import PRESETS, ResponseScaling, argmax_decoder
+from uncertainty.response_decoders import DECODERS, argmax_decoder
+from uncertainty.response_scaling import ResponseScaling
+from uncertainty.response_variance import PRESETS
 from utils.weight_levels import weight_levels
 
 ROOT = Path(__file__).parents[2]
@@ -264,10 +266,11 @@ class TestRestart:
         assert contents(tmp_path) == contents(made)
         assert f"{halves[1]} is damaged" in caplog.text
 
+    @pytest.mark.parametrize("decoder", ["crf", "affinity"])
     def test_killed_and_started_again_it_writes_the_same_bytes_with_any_workers(
-        self, data, weights, tmp_path
+        self, data, weights, tmp_path, decoder
     ):
-        own = ["--response_decoder", "crf", "--save_uncertainty"]
+        own = ["--response_decoder", decoder, "--save_uncertainty"]
         whole, killed = tmp_path / "whole", tmp_path / "killed"
         assert main([*flags(data, whole, weights), *own, "--crf_workers", "1"]) == 0
         argv = [*flags(data, killed, weights), *own, "--crf_workers", "4"]
@@ -279,7 +282,10 @@ class TestRestart:
         assert manifest_of(killed)["complete"] is False
         assert main(argv) == 0
         assert maps(killed) == maps(whole)
-        assert manifest_of(killed)["complete"] is True
+        manifest = manifest_of(killed)
+        assert manifest["complete"] is True
+        settings = DECODERS[decoder].settings
+        assert manifest["decoder"] == {"name": decoder, decoder: json.loads(json.dumps(settings))}
 
     def test_two_processes_make_them_as_one_does(self, data, weights, made, tmp_path):
         program = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]

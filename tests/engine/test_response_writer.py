@@ -8,13 +8,14 @@ from datasets.label_files import decode_label
 from datasets.transforms import normalize
 from datasets.weight_files import decode_uncertainty, decode_weight
 from engine.response_writer import ResponseWriter
-from uncertainty.response_scaling import PRESETS, ResponseScaling, argmax_decoder, crf_decoder
+from uncertainty.response_decoders import DECODERS
+from uncertainty.response_scaling import ResponseScaling
+from uncertainty.response_variance import PRESETS
 from utils.types import Prediction
 from utils.weight_levels import weight_levels
 
 IDS = ["city/first", "second", "third", "fourth"]
 SIZE = (16, 20)
-DECODERS = {"argmax": argmax_decoder, "crf": crf_decoder()}
 
 
 def images(seed=0):
@@ -30,7 +31,7 @@ def random_logits(classes=5, seed=0):
 
 
 def scaling(decoder="argmax", scales=PRESETS["voc"], **more):
-    return ResponseScaling(scales, DECODERS[decoder], **more)
+    return ResponseScaling(scales, DECODERS[decoder].decoder, **more)
 
 
 def write(directory, logits, batch_size=4, tags=None, **settings):

@@ -1,5 +1,3 @@
-import math
-import pickle
 from fractions import Fraction
 from itertools import pairwise, product
 
@@ -8,23 +6,15 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-import uncertainty.response_scaling as module
 from losses.cross_entropy import cross_entropy
 from tests.uncertainty.maps import literal_response
-from uncertainty import build_score, dense_crf
-from uncertainty.dense_crf import CrfSettings, DenseCRF, unary_of
-from uncertainty.response_scaling import (
-    PRESETS,
-    ResponseScaling,
-    argmax_decoder,
-    crf_decoder,
-    cyclic_labels,
-    pixel_weights,
-    response_uncertainty,
-    weight_levels,
-)
-from uncertainty.response_variance import argmax_wins
+from uncertainty import build_score
+from uncertainty.dense_crf import CrfSettings
+from uncertainty.response_decoders import argmax_decoder
+from uncertainty.response_scaling import ResponseScaling, cyclic_labels
+from uncertainty.response_variance import PRESETS, argmax_wins, response_uncertainty
 from utils.types import Prediction
+from utils.weight_levels import pixel_weights, weight_levels
 
 VOC = PRESETS["voc"]
 CRF = CrfSettings(iterations=3)
@@ -209,116 +199,6 @@ def test_only_known_image_labels_appear():
     assert torch.equal(cyclic_labels(probabilities, argmax_decoder(), present), found.label)
 
 
-class FactorsOnly:
-    """A CRF without neighbours, which notes what it is asked."""
-
-    calls = 0
-    unaries = ()
-
-    def __init__(self, image, settings):
-        type(self).calls += 1
-        type(self).unaries = ()
-        self.image, self.settings = image, settings
-
-    def __call__(self, unary):
-        type(self).unaries = (*type(self).unaries, unary.clone())
-        return (-unary).softmax(1)
-
-
-@pytest.fixture
-def factors_only(monkeypatch):
-    FactorsOnly.calls = 0
-    monkeypatch.setattr(module, "DenseCRF", FactorsOnly)
-    return FactorsOnly
-
-
-def test_a_crf_without_neighbours_is_the_argmax_decoder(factors_only):
-    probabilities = random_probabilities(5, spread=1.0)
-    image = random_image()
-    found = ResponseScaling(VOC, crf_decoder(CRF))(probabilities, image)
-    expected = ResponseScaling(VOC, argmax_decoder)(probabilities)
-    assert torch.equal(found.label, expected.label)
-    assert torch.equal(found.uncertainty, expected.uncertainty)
-    assert factors_only.calls == 1
-
-
-def test_unaries_of_the_scaled_class(factors_only):
-    probabilities = random_probabilities(3, spread=3.0)
-    ResponseScaling(VOC, crf_decoder(CRF))(probabilities, random_image())
-    plain, altered = factors_only.unaries[0][0], torch.cat(factors_only.unaries[1:])
-    assert altered.shape == (18, 3, 23, 31)
-    heights = -probabilities.double().log()
-    limit = -math.log(1e-5)
-    torch.testing.assert_close(plain.double(), heights.clamp(max=limit), atol=1e-5, rtol=1e-5)
-    for unary, (index, scale) in zip(altered, product(range(3), VOC), strict=True):
-        expected = heights.clamp(max=limit)
-        expected[index] = (scale * heights[index]).clamp(max=limit)
-        torch.testing.assert_close(unary.double(), expected, atol=1e-5, rtol=1e-5)
-    assert (altered == altered.max()).any()
-
-
-def test_altered_unaries_in_parts(factors_only, monkeypatch):
-    probabilities, image = random_probabilities(5, spread=1.0), random_image()
-    whole = ResponseScaling(VOC, crf_decoder(CRF))(probabilities, image)
-    assert len(factors_only.unaries) == 2
-    monkeypatch.setattr(module, "CRF_VALUES", 4 * probabilities.numel())
-    parts = ResponseScaling(VOC, crf_decoder(CRF))(probabilities, image)
-    assert [len(unary) for unary in factors_only.unaries] == [1, *[4] * 7, 2]
-    assert torch.equal(parts.uncertainty, whole.uncertainty)
-
-
-@pytest.fixture
-def smooth():
-    """An object that is redder than its background, and probabilities that miss its border."""
-    y, x = torch.meshgrid(torch.arange(24), torch.arange(28), indexing="ij")
-    inside = (y - 12) ** 2 + (x - 14) ** 2 < 60
-    image = torch.full((3, 24, 28), 90, dtype=torch.uint8)
-    image[0][inside] = 200
-    distance = ((y - 11).float() ** 2 + (x - 12).float() ** 2).sqrt()
-    logit = (6 - distance) * 0.8
-    return image, torch.stack([-logit, logit]).softmax(0)
-
-
-def test_the_dense_crf_decodes_every_altered_map_with_one_set_of_kernels(smooth, monkeypatch):
-    image, probabilities = smooth
-    built, build = [], dense_crf.build_lattice
-    monkeypatch.setattr(dense_crf, "build_lattice", lambda f: built.append(1) or build(f))
-    found = ResponseScaling(VOC, crf_decoder(CRF))(probabilities, image)
-    once = len(built)
-    crf = DenseCRF(image, CRF)
-    assert len(built) == 2 * once
-    assert once <= 2
-    assert torch.equal(found.label, crf(unary_of(probabilities)[None])[0].argmax(0).byte())
-    inside = np.zeros((2, 6, 24, 28))
-    for index, (place, scale) in product(range(2), enumerate(VOC)):
-        altered = probabilities.clone()
-        altered[index] **= scale
-        inside[index, place] = crf(unary_of(altered)[None])[0].argmax(0) == index
-    variance = inside.var(axis=1).max(0)
-    values = (variance - variance.min()) / (variance.max() - variance.min() + 1e-6)
-    np.testing.assert_allclose(found.uncertainty, values, atol=1e-6)
-    assert 0 < (found.uncertainty > 0.9).float().mean() < 0.5
-    plain = ResponseScaling(VOC, argmax_decoder)(probabilities)
-    assert not torch.equal(found.label, plain.label)
-
-
-def test_the_order_of_classes_does_not_matter_to_the_crf(smooth):
-    image, probabilities = smooth
-    scaling = ResponseScaling(VOC, crf_decoder(CRF))
-    found, turned = scaling(probabilities, image), scaling(probabilities.flip(0), image)
-    assert torch.equal(turned.label, 1 - found.label)
-    assert torch.equal(turned.uncertainty, found.uncertainty)
-
-
-def test_scaling_can_be_sent_to_another_process(smooth):
-    image, probabilities = smooth
-    scaling = ResponseScaling(VOC, crf_decoder(CRF), "mean", "absolute")
-    copy = pickle.loads(pickle.dumps(scaling))
-    assert torch.equal(
-        copy(probabilities, image).uncertainty, scaling(probabilities, image).uncertainty
-    )
-
-
 @pytest.mark.parametrize(
     ("scales", "words"),
     [
@@ -352,11 +232,6 @@ def test_input_that_does_not_fit_is_refused(change, image, labels, words):
     given = None if image is None else random_image(image)
     with pytest.raises(ValueError, match=words):
         ResponseScaling(VOC, argmax_decoder)(probabilities, given, labels)
-
-
-def test_the_crf_needs_an_image():
-    with pytest.raises(ValueError, match="CRF decoder reads the colours of the image"):
-        ResponseScaling(VOC, crf_decoder())(random_probabilities())
 
 
 def test_weights_from_stored_levels():
