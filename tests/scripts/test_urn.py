@@ -30,7 +30,7 @@ BACKBONES = ("wideresnet38", "resnet101", "scalenet101", "res2net101")
             "no address is known for the weights of wideresnet38",
         ),
         (CAMVID, {"DATA_ROOT": "x", "NOISES": "worse"}, "NOISES has worse; it is of balanced bias"),
-        (STREETS, {"DECODER": "none"}, "DECODER has none; it is of argmax crf"),
+        (STREETS, {"DECODER": "none"}, "DECODER has none; it is of argmax affinity crf"),
     ],
 )
 def test_a_script_says_what_it_needs(script, environment, message):
