@@ -90,27 +90,44 @@ def smooth():
     return image, torch.stack([-logit, logit]).softmax(0)
 
 
-def test_the_dense_crf_decodes_every_altered_map_with_one_set_of_kernels(smooth, monkeypatch):
-    image, probabilities = smooth
-    built, build = [], dense_crf.build_lattice
-    monkeypatch.setattr(dense_crf, "build_lattice", lambda f: built.append(1) or build(f))
-    found = ResponseScaling(VOC, crf_decoder(CRF))(probabilities, image)
-    once = len(built)
+def by_crf(image):
     crf = DenseCRF(image, CRF)
-    assert len(built) == 2 * once
-    assert once <= 2
-    assert torch.equal(found.label, crf(unary_of(probabilities)[None])[0].argmax(0).byte())
+    return lambda probabilities: crf(unary_of(probabilities)[None])[0].argmax(0).byte()
+
+
+def by_affinity(image):
+    affinity = LocalAffinity(image, AFFINITY)
+    return lambda probabilities: affinity(probabilities).argmax(0).byte()
+
+
+@pytest.mark.parametrize(
+    ("decoder", "literal"),
+    [(crf_decoder(CRF), by_crf), (affinity_decoder(AFFINITY), by_affinity)],
+)
+def test_every_altered_map_is_decoded(decoder, literal, smooth):
+    image, probabilities = smooth
+    decode = literal(image)
+    found = ResponseScaling(VOC, decoder)(probabilities, image)
+    assert torch.equal(found.label, decode(probabilities))
     inside = np.zeros((2, 6, 24, 28))
     for index, (place, scale) in product(range(2), enumerate(VOC)):
         altered = probabilities.clone()
         altered[index] **= scale
-        inside[index, place] = crf(unary_of(altered)[None])[0].argmax(0) == index
+        inside[index, place] = decode(altered) == index
     variance = inside.var(axis=1).max(0)
     values = (variance - variance.min()) / (variance.max() - variance.min() + 1e-6)
     np.testing.assert_allclose(found.uncertainty, values, atol=1e-6)
     assert 0 < (found.uncertainty > 0.9).float().mean() < 0.5
     plain = ResponseScaling(VOC, argmax_decoder)(probabilities)
     assert not torch.equal(found.label, plain.label)
+
+
+def test_one_set_of_kernels_serves_every_altered_map(smooth, monkeypatch):
+    image, probabilities = smooth
+    built, build = [], dense_crf.build_lattice
+    monkeypatch.setattr(dense_crf, "build_lattice", lambda f: built.append(1) or build(f))
+    ResponseScaling(VOC, crf_decoder(CRF))(probabilities, image)
+    assert len(built) == 2  # of places, of places and colours
 
 
 @pytest.mark.parametrize("decoder", [crf_decoder(CRF), affinity_decoder(AFFINITY)])
@@ -121,24 +138,6 @@ def test_scaling_can_be_sent_to_another_process(decoder, smooth):
     assert torch.equal(
         copy(probabilities, image).uncertainty, scaling(probabilities, image).uncertainty
     )
-
-
-def test_affinities_decode_every_altered_map(smooth):
-    image, probabilities = smooth
-    found = ResponseScaling(VOC, affinity_decoder(AFFINITY))(probabilities, image)
-    affinity = LocalAffinity(image, AFFINITY)
-    assert torch.equal(found.label, affinity(probabilities).argmax(0).byte())
-    inside = np.zeros((2, 6, 24, 28))
-    for index, (place, scale) in product(range(2), enumerate(VOC)):
-        altered = probabilities.clone()
-        altered[index] **= scale
-        inside[index, place] = affinity(altered).argmax(0) == index
-    variance = inside.var(axis=1).max(0)
-    values = (variance - variance.min()) / (variance.max() - variance.min() + 1e-6)
-    np.testing.assert_allclose(found.uncertainty, values, atol=1e-6)
-    assert 0 < (found.uncertainty > 0.9).float().mean() < 0.5
-    plain = ResponseScaling(VOC, argmax_decoder)(probabilities)
-    assert not torch.equal(found.label, plain.label)
 
 
 def test_affinities_without_iterations_are_the_argmax_decoder():
