@@ -8,16 +8,16 @@ is refined alone.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from itertools import product
 from math import isfinite
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn.functional import pad
 
+CHUNK_VALUES = 1 << 24  # float32 values of the maps averaged at once: 64 MiB, and a padded copy
 LEAST_DEVIATION = 1e-8  # added to what divides: where all neighbours have one colour 0 / 0
+SIDES = (-1, 0, 1)
 
 
 class AffinitySettings(NamedTuple):
@@ -80,13 +80,20 @@ class LocalAffinity:
         if maps.ndim != 3 or maps.shape[1:] != size:
             expected = f"(M, {size[0]}, {size[1]})"
             raise ValueError(f"maps of the image are {expected}, not {tuple(maps.shape)}")
-        means = maps.float()
-        for _ in range(self.settings.iterations):
-            neighbours = _neighbours(means, self.settings.distances)
-            means = torch.zeros_like(means)
-            for weight, values in zip(self.weights, neighbours, strict=True):
-                means.addcmul_(values, weight)
+        means = torch.empty(maps.shape, device=maps.device)
+        at_once = max(1, CHUNK_VALUES // size.numel())
+        for part, averaged in zip(maps.split(at_once), means.split(at_once), strict=True):
+            averaged.copy_(part)
+            for _ in range(self.settings.iterations):
+                self._average(averaged)
         return means
+
+    def _average(self, maps: Tensor) -> None:
+        """Replace maps (M, H, W), float32, by their means over the neighbours."""
+        neighbours = _neighbours(maps, self.settings.distances)
+        maps.zero_()
+        for weight, values in zip(self.weights, neighbours, strict=True):
+            maps.addcmul_(values, weight)
 
 
 def _check(settings: AffinitySettings) -> None:
@@ -103,28 +110,36 @@ def _check(settings: AffinitySettings) -> None:
         raise ValueError(f"there are {settings.iterations} iterations, but it takes 0 or more")
 
 
-def _neighbours(maps: Tensor, distances: tuple[int, ...]) -> Iterator[Tensor]:
-    """What lies beside each pixel of maps (M, H, W), in each place in turn."""
+def _neighbours(maps: Tensor, distances: tuple[int, ...]) -> list[Tensor]:
+    """What lies beside each pixel of maps (M, H, W), in each place: views of one padded copy."""
     height, width = maps.shape[1:]
     reach = max(distances)
-    around = pad(maps[None], (reach,) * 4, mode="replicate")[0]
-    for distance, (down, right) in product(distances, product((-1, 0, 1), repeat=2)):
-        if down or right:
-            top, left = reach + distance * down, reach + distance * right
-            yield around[:, top : top + height, left : left + width]
+    rows, columns = (
+        torch.arange(-reach, side + reach, device=maps.device).clamp_(0, side - 1)
+        for side in (height, width)
+    )
+    around = maps.index_select(1, rows).index_select(2, columns)
+    places = [(d * y, d * x) for d, y, x in product(distances, SIDES, SIDES) if y or x]
+    return [
+        around[:, reach + y : reach + y + height, reach + x : reach + x + width] for y, x in places
+    ]
 
 
 def _weights(image: Tensor, distances: tuple[int, ...], bandwidth: float) -> Tensor:
     """The neighbours' weights, (8 D, H, W), float32, adding up to 1 over the first axis."""
     colours = image.double()  # in which sums of whole numbers and of their squares are exact
+    neighbours = _neighbours(colours, distances)
     own, count = len(distances), 9 * len(distances)
     total, squares = own * colours, own * colours.square()
-    for values in _neighbours(colours, distances):
+    for values in neighbours:
         total += values
         squares += values.square()
     deviation = (count * squares - total.square()).div_(count * (count - 1)).sqrt_()
     width = deviation.mul_(bandwidth).add_(LEAST_DEVIATION)
-    alike = [
-        -((values - colours).abs_() / width).mean(0) for values in _neighbours(colours, distances)
-    ]
-    return torch.stack([one.float() for one in alike]).softmax(0)
+    weights = torch.empty(len(neighbours), *image.shape[1:], device=image.device)
+    for weight, values in zip(weights, neighbours, strict=True):
+        weight.copy_(((values - colours).abs_() / width).mean(0).neg_())
+    weights -= weights.amax(0)
+    weights.exp_()
+    weights /= weights.sum(0)
+    return weights

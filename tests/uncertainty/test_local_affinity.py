@@ -6,6 +6,7 @@ import scipy.ndimage
 import scipy.sparse
 import torch
 
+import uncertainty.local_affinity as module
 from tests.uncertainty.maps import smooth_logits
 from uncertainty.local_affinity import PUBLISHED_AFFINITY, AffinitySettings, LocalAffinity
 
@@ -152,3 +153,24 @@ def test_what_does_not_fit_is_refused():
     for maps in (random_maps(size=(13, 16)), random_maps()[0]):
         with pytest.raises(ValueError, match=r"maps of the image are \(M, 13, 17\), not \("):
             affinity(maps)
+
+
+def test_maps_in_parts(monkeypatch):
+    image, maps = random_image(), random_maps(5)
+    whole = LocalAffinity(image)(maps)
+    monkeypatch.setattr(module, "CHUNK_VALUES", 2 * maps[0].numel())
+    assert torch.equal(LocalAffinity(image)(maps), whole)
+    monkeypatch.setattr(module, "CHUNK_VALUES", 1)
+    assert torch.equal(LocalAffinity(image)(maps), whole)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 7), (30, 2)])
+def test_images_smaller_than_the_neighbourhood(size):
+    found = LocalAffinity(random_image(size))(torch.ones(2, *size))
+    torch.testing.assert_close(found, torch.ones(2, *size))
+
+
+def test_the_maps_that_are_given_stay():
+    maps = random_maps()
+    LocalAffinity(random_image())(maps)
+    assert torch.equal(maps, random_maps())
