@@ -26,6 +26,7 @@ from engine.build import data_set
 from engine.cam_making import cam_directory
 from engine.image_tags import give_tags
 from engine.map_making import images_of_maps
+from engine.map_settings import note_settings
 from engine.pseudo_labels import label_directory
 from methods import METHODS
 from utils.arguments import at_least, ids, within
@@ -33,6 +34,9 @@ from utils.log import logger
 
 COARSE_SPLIT = "train_extra"
 OF_CLASS_UNIFORM = ("class_uniform_tile", "coarse_boost_classes", "max_cu_epoch")
+OF_PIXEL_LABELS = (
+    *("pseudo_dir", "weight_dir", "label_damage", "coarse_boost_classes", "loss_normalize"),
+)
 
 
 def add_sampling_flags(group: _ArgumentGroup) -> None:
@@ -90,7 +94,7 @@ def check_label_flags(opts: Namespace) -> Iterable[str]:
                 f"--method {opts.method} learns which classes an image shows: add --image_tags"
                 " masks, xml, or a .csv or .json file"
             )
-        for name in ("pseudo_dir", "weight_dir", "label_damage", "coarse_boost_classes"):
+        for name in OF_PIXEL_LABELS:
             if name in opts.typed:
                 yield f"--{name} is of pixel labels, which --method {opts.method} does not read"
     elif "image_tags" in opts.typed:
@@ -178,6 +182,7 @@ def pseudo_labelled(opts: Namespace, transform: Transform) -> SegDataset:
     labels = PseudoLabels(label_directory(opts), opts.pseudo_threshold)
     dataset = labelled_by(opts, transform, labels, labels.classes)
     labels.check(dataset)
+    note_settings(opts, labels)
     if labels.manifest is not None:
         made = ", ".join(one["file"] for one in labels.manifest.get("checkpoints", ()))
         logger.info(
@@ -230,6 +235,7 @@ def response_weights(opts: Namespace) -> ResponseWeights:
         classes=images.classes,
     )
     weights.check(images)
+    note_settings(opts, weights)
     return weights
 
 

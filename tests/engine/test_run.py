@@ -96,6 +96,12 @@ def test_other_flags_are_refused_by_name_and_value(tmp_path):
         claim(run, flags(tmp_path, lr=0.2))
 
 
+def test_maps_that_were_made_otherwise_are_other_flags(tmp_path):
+    run = left_by(flags(tmp_path, **{"weight_dir decoder": "crf"}), step=50)
+    with pytest.raises(ValueError, match=r"--weight_dir decoder argmax \(there crf\)"):
+        claim(run, flags(tmp_path, **{"weight_dir decoder": "argmax"}))
+
+
 def test_incidental_flags_do_not_matter(tmp_path):
     run = left_by(flags(tmp_path), step=100)
     with pytest.raises(FinishedRun):

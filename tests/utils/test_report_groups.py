@@ -289,6 +289,15 @@ def test_weak_supervision_is_told_by_labels_weights_and_pretended_underfitting(t
     assert by_label(groups_of(tmp_path)) == dict.fromkeys(sorted(rows), ("1", "2", "3"))
 
 
+def test_masks_that_were_made_otherwise_are_two_groups(tmp_path):
+    for decoder in ("argmax", "crf"):
+        write_supervised(tmp_path, {decoder: {**MASKS, "weight_dir decoder": decoder}}, (1, 2))
+    assert by_label(groups_of(tmp_path)) == {
+        f"cross_entropy, cyclic masks, weights 0.05 and 1, weight_dir decoder {decoder}": ("1", "2")
+        for decoder in ("argmax", "crf")
+    }
+
+
 def test_two_shares_of_damage_are_two_groups(tmp_path):
     for share in (0.5, 0.75):
         rows = {f"{share}": {"label_damage": share}}
