@@ -16,13 +16,14 @@ from engine.map_making import images_of_maps
 from methods import METHODS
 from utils.arguments import at_least, choice, size, within
 
-# The flags of one kind of --train_transform alone.
-OF_KIND = {
-    "scale_crop": ("scale_filter",),
-    "resize_crop": ("input_size", "crop_classes", "autoaug"),
-    "fit_crop": ("base_size",),
-    "long_side_crop": ("long_side",),
-    "multi_crop": ("multi_crop_scales", "multi_crop_stride"),
+# The flags of some kinds of --train_transform alone.
+OF_KINDS = {
+    ("scale_crop",): ("scale_filter",),
+    ("resize_crop",): ("input_size", "crop_classes", "autoaug"),
+    ("fit_crop",): ("base_size",),
+    ("scale_crop", "resize_crop", "fit_crop"): ("scale_range",),
+    ("long_side_crop",): ("long_side",),
+    ("multi_crop",): ("multi_crop_scales", "multi_crop_stride", "cam_dir"),
 }
 
 
@@ -74,10 +75,10 @@ def add_augmentation_flags(group: _ArgumentGroup) -> None:
 
 def check_augmentation_flags(opts: Namespace) -> Iterable[str]:
     """Problems with how training images are cut, each one sentence that names the fix."""
-    for kind, names in OF_KIND.items():
+    for kinds, names in OF_KINDS.items():
         for name in names:
-            if name in opts.typed and opts.train_transform != kind:
-                yield f"--{name} is of --train_transform {kind}, which is not chosen"
+            if name in opts.typed and opts.train_transform not in kinds:
+                yield f"--{name} is of --train_transform {' or '.join(kinds)}, which is not chosen"
     if opts.long_side[0] > opts.long_side[1]:
         yield f"--long_side goes from small to large: {opts.long_side[1]} {opts.long_side[0]}"
     if opts.train_transform == "multi_crop" and not METHODS[opts.method].reads_image_labels(opts):

@@ -67,9 +67,12 @@ def add_pseudo_mask_flags(group: _ArgumentGroup) -> None:
 def check_pseudo_mask_flags(opts: Namespace) -> Iterable[str]:
     """Problems with the making of pseudo-masks, each one sentence that names the fix."""
     if opts.make_pseudo_masks:
-        for name in ("ckpt", "weight", "calibrator", "eval_crf"):
+        for name in ("ckpt", "weight", "calibrator", "eval_crf", "eval_flip", "eval_scales"):
             if name in opts.typed:
                 yield f"--make_pseudo_masks reads maps, no network: leave --{name} out"
+        for name in ("image_tags", "weight_dir", "label_damage"):
+            if name in opts.typed:
+                yield f"--make_pseudo_masks reads images and their maps alone: leave --{name} out"
         if "pseudo_threshold" in opts.typed:
             yield "--pseudo_threshold is of probabilities; pseudo-masks have none: leave it out"
         return

@@ -59,12 +59,12 @@ def add_response_flags(group: _ArgumentGroup) -> None:
     )
     add("--restrict_to_tags", action="store_true", help="only the classes of the image's tags")
     add("--save_uncertainty", action="store_true", help="also ID_uncertainty.png, 16 bits")
-    add("--crf_workers", type=at_least(1), default=4, help="threads of CRFs, beside the network")
+    add("--crf_workers", type=at_least(1), default=4, help="threads that decode")
     add(
         "--weight_threshold",
         type=within(0, 1),
         default=0.05,
-        help="of training: lower weights become this one, all others 1",
+        help="of training, unless linear: lower weights become this one, all others 1",
     )
     add(
         "--weighting",
@@ -109,6 +109,11 @@ def check_making_flags(opts: Namespace) -> Iterable[str]:
         for scale in opts.response_scales:
             if not (math.isfinite(scale) and scale > 0):
                 yield f"--response_scales {scale:g}: a power is a finite number above 0"
+    for name in {"pseudo_dir", "cam_dir", "label_damage", "eval_crf"} & opts.typed:
+        yield (
+            "--make_response_weights reads images and a network alone, and refines by its"
+            f" --response_decoder: leave --{name} out"
+        )
     if opts.restrict_to_tags and not opts.image_tags:
         yield "--restrict_to_tags needs the images' tags: add --image_tags SOURCE"
     if "image_tags" in opts.typed and not opts.restrict_to_tags:

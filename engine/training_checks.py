@@ -9,6 +9,7 @@ import torch
 
 from datasets import DATASETS
 from datasets.anomalies import AnomalyDataset
+from engine.restore import NO_SPLIT
 from methods import METHODS
 from network import CAM_MODELS, PSPNET_MODELS, TWO_HEADED
 from utils.distributed import planned_world_size
@@ -50,6 +51,8 @@ def check_train_flags(opts: Namespace) -> Iterable[str]:
     yield from check_model(opts)
     yield from check_optimizer_flags(opts)
     yield from check_second_head(opts)
+    if opts.patience and opts.val_split == NO_SPLIT:
+        yield "--patience counts validations, and --val_split none has none: leave one of them out"
     if opts.sync_bn and processes == 1:
         yield "--sync_bn joins processes: start with torchrun --nproc_per_node N main.py ..."
     elif opts.sync_bn and not torch.cuda.is_available():

@@ -281,7 +281,9 @@ def test_an_interrupted_second_training_goes_on_bit_for_bit(folder, tmp_path, mo
     monkeypatch.setattr(engine.train, "seed_step", seed_and_interrupt)
     command = (*SECOND, "--weight_dir", folder / "weights", "--weighting", "linear")
     assert train(folder, "linear", *command, out=tmp_path) == 128 + signal.SIGTERM
-    assert state(tmp_path, "linear")["cur_itrs"] == 2
+    stopped = state(tmp_path, "linear")
+    assert stopped["cur_itrs"] == 2
+    assert stopped["opts"]["weight_dir decoder"] == "argmax"
     torch.manual_seed(99)
     assert train(folder, "linear", *command, "--continue_training", out=tmp_path) == 0
     parts, whole = state(tmp_path, "linear"), state(folder, "linear")
@@ -403,6 +405,16 @@ MISTAKES = {
         ("--make_response_weights", "--ckpt", "checkpoints/latest_first.pth", "--dataset",
          "streets_objects", "--year", "2012", "--weight_dir", "new"),
         "latest_first.pth has 21 classes (background, aeroplane, bicycle, ...), streets_objects",
+    ),
+    "weights of labels": (
+        ("--make_response_weights", "--ckpt", "checkpoints/latest_first.pth", "--weight_dir", "new",
+         "--pseudo_dir", "masks"),
+        "reads images and a network alone",
+    ),
+    "a CRF before the decoder": (
+        ("--make_response_weights", "--ckpt", "checkpoints/latest_first.pth", "--weight_dir", "new",
+         "--eval_crf"),
+        "refines by its --response_decoder: leave --eval_crf out",
     ),
     "two sources of labels": (
         (*SECOND, "--weight_dir", "weights", "--pseudo_dir", "masks"),
