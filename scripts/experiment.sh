@@ -5,7 +5,7 @@
 #   SEEDS      of the runs that are compared, such as "1 2 3 4 5"
 #   MEMBERS    of the deep ensemble that makes the masks, as BACKBONE:SEED, such as "resnet50:1 mobilenet:1"
 #   EXTRA      further flags for every training, such as "--amp bf16 --cache /data/cache"
-#   TEST_FLAGS of tests and the making of labels and maps, such as "--val_batch_size 1"
+#   TEST_FLAGS of tests and of what a network makes (labels, maps), such as "--val_batch_size 1"
 #   OUT        where checkpoints/, runs/, results/ and masks go (default: experiments/NAME)
 #   PYTHON     the interpreter (default: .venv/bin/python where there is one)
 #
@@ -46,7 +46,7 @@ train_on() {
   local gpus=$1 run=$2 program=(main.py)
   shift 2
   if ((gpus > 1)); then
-    program=(-m torch.distributed.run --nproc_per_node "$gpus" main.py --sync_bn)
+    program=(-m torch.distributed.run --standalone --nproc_per_node "$gpus" main.py --sync_bn)
   fi
   "$PYTHON" "${program[@]}" --continue_training "$@" --run_name "$run" --output_dir "$OUT" \
     "${extra[@]}"

@@ -20,6 +20,7 @@ MADE = {  # the folder that an action fills
     "make_pseudo_masks": "pseudo_dir",
     "make_response_weights": "weight_dir",
 }
+TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node"]
 SCRIPTS = Path(__file__).parents[2] / "scripts"
 OF_THE_SYSTEM = ("PATH", "HOME", "TMPDIR")  # no setting of a script comes in from outside
 

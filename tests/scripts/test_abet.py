@@ -4,7 +4,7 @@ import pytest
 
 from datasets.streets import write_layout
 from main import main
-from tests.scripts.rehearsal import Rehearsal, commands, run
+from tests.scripts.rehearsal import TORCHRUN, Rehearsal, commands, run
 from uncertainty import parse_score_name
 
 CITYSCAPES, CAMVID = "abet/cityscapes.sh", "abet/camvid.sh"
@@ -114,10 +114,10 @@ def test_what_is_tested_is_not_tested_again(cityscapes, tmp_path, data_of_citysc
 
 def test_a_training_on_several_gpus_is_started_by_torchrun(tmp_path, data_of_cityscapes):
     started = commands(tmp_path, CITYSCAPES, **data_of_cityscapes, GPUS="4")
-    launcher = ["-m", "torch.distributed.run", "--nproc_per_node", "4", "main.py", "--sync_bn"]
+    launcher = [*TORCHRUN, "4", "main.py", "--sync_bn"]
     alone = [line for line in started if line[0] == "main.py"]
     assert len(started) - len(alone) == 2 * (1 + 2)
-    assert all(line[:6] == launcher for line in started if line not in alone)
+    assert all(line[:7] == launcher for line in started if line not in alone)
     assert all({"--test_only", "--fit_score", "--report"} & set(line) for line in alone)
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from main import main
-from tests.scripts.rehearsal import Rehearsal, commands, run
+from tests.scripts.rehearsal import TORCHRUN, Rehearsal, commands, run
 from tests.small_runs import SIZE
 
 GTA5, SYNTHIA, ROBOTCAR = (f"mrnet/{name}.sh" for name in ("gta5", "synthia", "robotcar"))
@@ -173,9 +173,8 @@ def test_a_test_has_the_published_passes_and_means(setting, tmp_path):
 
 def test_trainings_on_several_gpus_are_started_by_torchrun(tmp_path, data):
     started = commands(tmp_path, GTA5, **data, SEEDS="1", GPUS_ONE="2", GPUS_TWO="3")
-    launcher = ["-m", "torch.distributed.run", "--nproc_per_node"]
-    joint = [line for line in started if line[:3] == launcher]
-    assert [line[3:6] for line in joint] == [
+    joint = [line for line in started if line[:4] == TORCHRUN]
+    assert [line[4:7] for line in joint] == [
         [count, "main.py", "--sync_bn"] for count in ("2", "2", "3", "3")
     ]
     assert all(

@@ -6,7 +6,7 @@ import pytest
 
 from datasets.streets import dataset
 from main import main
-from tests.scripts.rehearsal import SCRIPTS, Rehearsal, commands, run, trains
+from tests.scripts.rehearsal import SCRIPTS, TORCHRUN, Rehearsal, commands, run, trains
 from tests.small_runs import write_data
 
 VOC, COCO, CAMVID, STREETS = (f"urn/{name}.sh" for name in ("voc", "coco", "camvid", "streets"))
@@ -290,19 +290,19 @@ def test_each_backbone_starts_from_its_own_file_of_a_folder(tmp_path, data):
 
 def test_trainings_on_several_gpus_are_started_by_torchrun(tmp_path, data):
     started = commands(tmp_path, VOC, **data, GPUS="8")
-    launcher = ["-m", "torch.distributed.run", "--nproc_per_node", "8", "main.py", "--sync_bn"]
-    joint = [line for line in started if line[:6] == launcher]
+    launcher = [*TORCHRUN, "8", "main.py", "--sync_bn"]
+    joint = [line for line in started if line[:7] == launcher]
     assert len(joint) == 2 + 1 + len(BACKBONES)
     assert all(line[0] == "main.py" for line in started if line not in joint)
 
 
 def test_a_classifier_has_no_more_gpus_than_its_batches_can_be_split_over(tmp_path, data):
     started = [line for line in commands(tmp_path, COCO, **data, GPUS="16") if "--sync_bn" in line]
-    gpus = {line[line.index("--run_name") + 1]: line[3] for line in started}
+    gpus = {line[line.index("--run_name") + 1]: line[4] for line in started}
     assert gpus.pop("cam") == "8"
     assert set(gpus.values()) == {"16"}
     own = commands(tmp_path, COCO, **data, GPUS="16", CAM_GPUS="2")
-    assert next(line[3] for line in own if "cam" in line) == "2"
+    assert next(line[4] for line in own if "cam" in line) == "2"
 
 
 @pytest.fixture
