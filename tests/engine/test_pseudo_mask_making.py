@@ -1,3 +1,4 @@
+import fcntl
 import os
 import shutil
 import signal
@@ -13,6 +14,7 @@ import torch
 from datasets.cam_files import CAM_ENDING, encode_cams
 from datasets.cams import CAMS, CamReader
 from datasets.camvid import CamVid
+from datasets.label_files import encode_score
 from datasets.map_folders import MANIFEST, origin
 from datasets.pseudo_labels import PseudoLabels
 from engine.pseudo_mask_making import (
@@ -231,7 +233,7 @@ def test_masks_of_another_making_are_not_mixed(run, made, change, wording):
     assert wording in str(caught.value)
     assert contents(made) == before
     assert run(made, overwrite=True, **change) == 0
-    assert manifest_of(made)["flags"] != {}
+    assert manifest_of(made)["flags"].items() >= change.items()
 
 
 def test_masks_of_other_maps_are_not_mixed(run, made, dataset, tmp_path):
@@ -240,6 +242,45 @@ def test_masks_of_other_maps_are_not_mixed(run, made, dataset, tmp_path):
         run(made, cam_dir=others)
     completed = write_cams(tmp_path / "same", dataset, complete=False, command="another")
     assert run(made, cam_dir=completed) == 0, "the same maps, made in another go"
+
+
+@pytest.mark.parametrize("crf", [dict(PSEUDO_MASK_CRF._asdict(), bilateral_xy=67.0), None])
+def test_masks_of_other_settings_of_the_crf_are_not_mixed(run, tmp_path, crf):
+    directory = tmp_path / "masks"
+    assert run(directory, crf_iterations=STEPS) == 0
+    assert run(directory, crf_iterations=STEPS) == 0
+    manifest = manifest_of(directory)
+    write_json(directory / MANIFEST, {**manifest, "crf": crf})
+    with pytest.raises(ValueError, match=r"another origin: crf .* \(there "):
+        run(directory, crf_iterations=STEPS)
+    assert run(directory, crf_iterations=STEPS, overwrite=True) == 0
+    assert manifest_of(directory)["crf"] == manifest["crf"]
+
+
+def test_scores_of_labels_that_are_overwritten_are_removed(run, made, dataset):
+    manifest = {**manifest_of(made), "scores": True}
+    del manifest["cams"], manifest["crf"]
+    write_json(made / MANIFEST, manifest)
+    before = contents(made).keys()
+    for index, item in enumerate(dataset.items):
+        levels = np.zeros(dataset.native_size(index), np.uint8)
+        (made / f"{item.id}_score.png").write_bytes(encode_score(levels))
+    (made / "mine_score.png").write_bytes(b"mine")
+    assert run(made, overwrite=True) == 0
+    assert contents(made).keys() == before | {"mine_score.png"}
+
+
+def test_a_folder_is_held_until_its_masks_are_made(run, made):
+    handle = os.open(made, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        before = contents(made)
+        with pytest.raises(ValueError, match=f"another run is writing {made}"):
+            run(made, overwrite=True)
+        assert contents(made) == before
+    finally:
+        os.close(handle)
+    assert run(made) == 0
 
 
 def test_pseudo_labels_of_a_network_are_not_mixed_in(run, made):

@@ -72,7 +72,6 @@ class TestVariation:
             maps.double().numpy(), coefficient_of_variation(maps), strict=True
         ):
             high = values[values > 0.05]
-            assert high.size < values.size or values.min() > 0.05
             assert float(found) == pytest.approx(0.3 * high.std() / high.mean(), rel=1e-6)
         doubled = coefficient_of_variation(maps, cv_scale=0.6)
         torch.testing.assert_close(doubled, 2 * coefficient_of_variation(maps))

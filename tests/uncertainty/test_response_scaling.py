@@ -9,7 +9,6 @@ from torch.nn import functional as F
 from losses.cross_entropy import cross_entropy
 from tests.uncertainty.maps import literal_response
 from uncertainty import build_score
-from uncertainty.dense_crf import CrfSettings
 from uncertainty.response_decoders import argmax_decoder
 from uncertainty.response_scaling import ResponseScaling, cyclic_labels
 from uncertainty.response_variance import PRESETS, argmax_wins, response_uncertainty
@@ -17,7 +16,6 @@ from utils.types import Prediction
 from utils.weight_levels import pixel_weights, weight_levels
 
 VOC = PRESETS["voc"]
-CRF = CrfSettings(iterations=3)
 
 
 def random_probabilities(classes=5, size=(23, 31), *, spread=1.5, seed=0):
