@@ -52,11 +52,11 @@ scaling with the six scales for VOC, two PNG files an image. Images are smooth n
 {SIZE[0]}x{SIZE[1]} pixels, {BATCH} in a batch, {CLASSES} classes. The network has random weights;
 on a CPU it is DeepLabV3+ with MobileNetV2 and sees each image and its mirror image, on a GPU PSPNet
 with ResNet-101 and the published twelve passes. What it predicts is replaced by smooth
-probabilities of which {PRESENT} classes are somewhere the most likely, so that the CRF has 1 + {6 * PRESENT}
-problems an image. `{IN_TURN}` decodes each image in the pass itself, before the next
-batch is predicted; otherwise `--crf_workers` threads, of one core each, decode beside it. All find
-the same, which is checked first. `{INFERENCE}` has no decoder. Rates and ratios are of the time
-that passed; CPU seconds are of the whole process."""
+probabilities of which {PRESENT} classes are somewhere the most likely: 1 + {6 * PRESENT} problems
+of the CRF an image. `{IN_TURN}` decodes each image in the pass itself, before the next batch is
+predicted; otherwise `--crf_workers` threads, of one core each, decode beside it. All find the same,
+which is checked first. `{INFERENCE}` has no decoder. Rates and ratios are of the time that passed;
+CPU seconds are of the whole process."""
 
 
 class InTurn(Executor):
