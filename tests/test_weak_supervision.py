@@ -24,6 +24,7 @@ from datasets.voc import VOC
 from engine.run import file_hash
 from main import main
 from scripts import mask_sheet
+from tests import small_runs
 from utils.log import read_metrics
 
 SIZE = (48, 80)
@@ -294,6 +295,35 @@ def test_an_interrupted_second_training_goes_on_bit_for_bit(folder, tmp_path, mo
     for number, values in momenta[0].items():
         assert torch.equal(values["momentum_buffer"], momenta[1][number]["momentum_buffer"])
     assert losses(tmp_path, "linear") == losses(folder, "linear")
+
+
+def by_two_processes(*arguments):
+    prefix = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "main.py"]
+    process = small_runs.run([str(argument) for argument in arguments], prefix=prefix)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 0, errors
+
+
+def test_two_processes_make_the_same_maps(folder, images, tmp_path):
+    by_two_processes("--make_cams", "--ckpt", checkpoint(folder, "cam"), *data(folder), *TAGS,
+                     "--cam_dir", tmp_path)  # fmt: skip
+    found, expected = CamReader(tmp_path), CamReader(folder / "cams")
+    assert found.manifest["complete"]
+    for item in images.items:
+        classes, maps = found(item)
+        own_classes, own_maps = expected(item)
+        assert classes.tolist() == own_classes.tolist()
+        torch.testing.assert_close(maps, own_maps, atol=2e-3, rtol=0)  # float16, other batches
+
+
+def test_two_processes_make_the_same_masks(folder, images, tmp_path):
+    by_two_processes("--make_pseudo_masks", *data(folder), "--cam_dir", folder / "cams",
+                     "--pseudo_dir", tmp_path, "--crf_iterations", "2")  # fmt: skip
+    names = {f"{item.id}.png" for item in images.items}
+    assert {path.name for path in tmp_path.iterdir()} == names | {MANIFEST}
+    for name in names:
+        assert (tmp_path / name).read_bytes() == (folder / "masks" / name).read_bytes()
+    assert json.loads((tmp_path / MANIFEST).read_text())["complete"]
 
 
 def test_weights_made_again_are_the_same_bytes(folder, tmp_path):
