@@ -8,6 +8,7 @@ from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -28,9 +29,10 @@ PROBABILITY_ENDING = "_probabilities.npz"
 class ImageWriter(ABC):
     """Writes some files for every image, encoding on a few threads beside the pass.
 
-    A subclass brings what it needs of a batch to the host (``arrays_of``) and turns one image's
-    arrays into files (``files_of``). Files appear whole or not at all; what stood there is
-    replaced. The slashes of an image's id become folders.
+    A subclass takes what it needs out of a batch (``arrays_of``) and turns one image's part of it
+    into files (``files_of``), on one of ``threads`` threads; besides those that are worked on, as
+    many images again may wait. Files appear whole or not at all; what stood there is replaced. The
+    slashes of an image's id become folders.
     """
 
     needs: frozenset[str] = frozenset()
@@ -41,16 +43,24 @@ class ImageWriter(ABC):
         self.written: set[Path] = set()  # the images, by the files' common beginning
         self.owners: dict[Path, str] = {}  # the image that each file belongs to
         self.threads = THREADS
-        self.pool = ThreadPoolExecutor(self.threads)
         self.pending: deque[Future[None]] = deque()
 
-    @abstractmethod
-    def arrays_of(self, batch: Batch, prediction: Prediction) -> dict[str, NDArray[Any]]:
-        """What the files are made of, on the host, the axis of the images first."""
+    @cached_property
+    def pool(self) -> ThreadPoolExecutor:
+        """What the files are made on, from the first image on."""
+        return ThreadPoolExecutor(self.threads)
 
     @abstractmethod
-    def files_of(self, arrays: dict[str, NDArray[Any]]) -> Iterator[tuple[str, bytes]]:
-        """Ending of the name and content of each file of one image."""
+    def arrays_of(self, batch: Batch, prediction: Prediction) -> dict[str, Any]:
+        """What the files are made of: arrays, tensors or lists with the axis of the images first.
+
+        Their items are kept until the files of the image are written, so that a view keeps the
+        memory of the whole batch, and a tensor on a GPU memory there.
+        """
+
+    @abstractmethod
+    def files_of(self, arrays: dict[str, Any]) -> Iterator[tuple[str, bytes]]:
+        """Ending of the name and content of each file of one image, given its items."""
 
     def path(self, name: str, ending: str) -> Path:
         """Where the file of an image with this id and ending goes."""
@@ -74,7 +84,7 @@ class ImageWriter(ABC):
             while len(self.pending) > 2 * self.threads:
                 self.pending.popleft().result()
 
-    def _write(self, name: str, arrays: dict[str, NDArray[Any]]) -> None:
+    def _write(self, name: str, arrays: dict[str, Any]) -> None:
         for ending, content in self.files_of(arrays):
             path = self.path(name, ending)
             owner = self.owners.setdefault(path, name)  # atomic
@@ -92,7 +102,11 @@ class ImageWriter(ABC):
             while self.pending:
                 self.pending.popleft().result()
         finally:  # what another thread is writing becomes whole, or nothing, before an error rises
-            self.pool.shutdown(cancel_futures=True)
+            self.cancel()
+
+    def cancel(self) -> None:
+        """Begin no image any more, and wait for the files that are being written."""
+        self.pool.shutdown(cancel_futures=True)
 
     def compute(self) -> dict[str, Any]:
         """No numbers."""

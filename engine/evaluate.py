@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import cache, partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -27,6 +27,15 @@ class PredictionSource(ABC):
     @abstractmethod
     def of_batch(self, batch: Batch) -> Prediction:
         """The prediction of a batch on its device, at any size."""
+
+
+@runtime_checkable
+class Cancellable(Protocol):
+    """A consumer that goes on with what it took in after ``update`` has returned."""
+
+    def cancel(self) -> None:
+        """Begin nothing any more, and wait for what is under way."""
+        ...
 
 
 class Forward(NamedTuple):
@@ -50,7 +59,8 @@ def run_pass(
     """Predict every batch once per distinct forward variant and hand it to the consumers.
 
     Each prediction is calibrated, resized to the label (to the image without labels) and mapped
-    to the common classes, in this order. The network is in evaluation mode during the pass.
+    to the common classes, in this order. The network is in evaluation mode during the pass. Where
+    anything is raised, an interrupt too, ``Cancellable`` consumers are cancelled first.
 
     Args:
         predict: images to a prediction at their size, see ``engine.predict``; or a source of
@@ -70,7 +80,7 @@ def run_pass(
         MemoryShortageError: naming the flags to change.
     """
     forwards = plan(predict, network, consumers, calibrator.needs if calibrator else frozenset())
-    with memory_advice("evaluate"), evaluating(network):
+    with memory_advice("evaluate"), evaluating(network), cancelling(consumers):
         for batch in map(prepare, loader):
             images = batch["image"]
             if "label" in batch and mapping is not None:
@@ -154,6 +164,17 @@ def evaluating(network: nn.Module) -> Iterator[None]:
     finally:
         for module, mode in modes.items():
             module.training = mode
+
+
+@contextmanager
+def cancelling(consumers: Iterable[Consumer]) -> Iterator[None]:
+    """Cancel those consumers that can be cancelled where anything is raised, an interrupt too."""
+    with ExitStack() as stack:
+        for consumer in consumers:
+            if isinstance(consumer, Cancellable):
+                stack.callback(consumer.cancel)
+        yield
+        stack.pop_all()
 
 
 def refuse_missing(prediction: Prediction, readers: Iterable[Consumer]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Set
 from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,9 @@ class ResponseWriter(MapWriter):
     """Writes label, weight and, if asked, uncertainty of every image (see ``weight_files``).
 
     Images are decoded one by one on threads beside the pass, each thread's kernels on one core, so
-    that no file depends on how many there are or on which images share a batch.
+    that no file depends on how many there are or on which images share a batch. Up to 2 ``workers``
+    images are held, 4 C + 3 bytes a pixel on the device of the network, besides those of the batch
+    that the pass is at.
 
     Args:
         directory: made where it is missing.
@@ -63,15 +66,24 @@ class ResponseWriter(MapWriter):
         self.restrict = restrict
         self.save_uncertainty = save_uncertainty
         self.threads = workers
+
+    @cached_property
+    def pool(self) -> ThreadPoolExecutor:
+        """Threads whose kernels run on one core each."""
         # How a sum is shared out among cores can change its last bit.
-        self.pool = ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,))
+        return ThreadPoolExecutor(self.threads, initializer=torch.set_num_threads, initargs=(1,))
 
     def arrays_of(self, batch: Batch, prediction: Prediction) -> dict[str, Any]:
-        """Probabilities (C, H, W) and the image (3, H, W) as stored, still on their device."""
+        """Ids, probabilities, images as stored and, if classes are restricted, tags.
+
+        Tensors stay on their device, where the decoder reads them. The probabilities (C, H, W) and
+        the image (3, H, W) uint8 of each image have memory of their own, so that an image which
+        waits does not hold those of its batch that are done; the tags (N, C) are of the batch.
+        """
         arrays = {
             "id": batch["id"],
-            "probabilities": prediction.logits.float().softmax(1),
-            "image": denormalize(batch["image"]),
+            "probabilities": [one[None].float().softmax(1)[0] for one in prediction.logits],
+            "image": [denormalize(one) for one in batch["image"]],
         }
         return {**arrays, "tags": batch["image_labels"]} if self.restrict else arrays
 

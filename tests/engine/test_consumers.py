@@ -1,5 +1,8 @@
 import errno
 import os
+import threading
+import time
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -7,16 +10,20 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch import nn
 from torch.nn import functional as F
 
 from datasets.transforms import normalize
+from engine.batch import prepare
 from engine.consumers import (
+    ImageWriter,
     PredictionWriter,
     SampleTriptychs,
     SaveResults,
     ServerWriter,
     safe_name,
 )
+from engine.evaluate import run_pass
 from engine.pictures import full_palette, overlay
 from utils.files import WriteError
 from utils.types import Prediction
@@ -151,6 +158,43 @@ def test_two_images_never_share_a_file(tmp_path, two_images, ids):
     with pytest.raises(ValueError, match="two images would be written as"):
         writer.update({**batch, "id": ids}, prediction)
     writer.all_reduce()
+
+
+class SlowWriter(ImageWriter):
+    """Takes a moment for every image, on one thread."""
+
+    def __init__(self, directory):
+        super().__init__(directory)
+        self.threads = 1
+        self.begun = threading.Event()
+
+    def arrays_of(self, batch, prediction):
+        return {}
+
+    def files_of(self, arrays):
+        self.begun.set()
+        time.sleep(0.1)
+        yield ".txt", b"done"
+
+
+def test_an_interrupt_leaves_queued_images_alone_and_the_one_in_work_whole(tmp_path):
+    writer = SlowWriter(tmp_path)
+
+    def interrupted():
+        yield {"image": torch.zeros(2, 3, *SIZE, dtype=torch.uint8), "id": ["first", "second"]}
+        assert writer.begun.wait(20)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_pass(
+            lambda images, needs: Prediction(images),
+            nn.Identity(),
+            interrupted(),
+            [writer],
+            prepare=partial(prepare, device=torch.device("cpu")),
+        )
+    assert [path.name for path in files(tmp_path)] == ["first.txt"]
+    assert [future.cancelled() for future in writer.pending] == [False, True]
 
 
 @pytest.mark.parametrize("name", ["x_color", "x_overlay.png", "x_trainids"])

@@ -34,16 +34,16 @@ def scaling(decoder="argmax", scales=PRESETS["voc"], **more):
     return ResponseScaling(scales, DECODERS[decoder].decoder, **more)
 
 
-def write(directory, logits, batch_size=4, tags=None, **settings):
+def write(directory, logits, batch_size=4, tags=None, device="cpu", **settings):
     """The files of a prediction by their relative path, however it is cut into batches."""
     values = {"num_classes": logits.shape[1], "scaling": scaling(), "wanted": set(IDS), **settings}
     writer = ResponseWriter(directory, values.pop("wanted"), **values)
     for start in range(0, 4, batch_size):
         part = slice(start, start + batch_size)
-        batch = {"id": IDS[part], "image": normalize(images()[part])}
+        batch = {"id": IDS[part], "image": normalize(images()[part].to(device))}
         if tags is not None:
-            batch["image_labels"] = tags[part]
-        writer.update(batch, Prediction(logits[part]))
+            batch["image_labels"] = tags[part].to(device)
+        writer.update(batch, Prediction(logits[part].to(device)))
     writer.all_reduce()
     paths = [path for path in directory.rglob("*") if path.is_file()]
     return {path.relative_to(directory).as_posix(): path.read_bytes() for path in paths}
@@ -161,3 +161,49 @@ def test_an_image_without_a_finite_prediction_is_named(tmp_path, value):
     with pytest.raises(ValueError, match="the prediction of third is not finite.*no label"):
         write(tmp_path, logits)
     assert not (tmp_path / "third.png").exists()
+
+
+def test_an_image_that_waits_holds_neither_its_batch_nor_what_depends_on_it(tmp_path):
+    logits, batch = random_logits(), {"id": IDS, "image": normalize(images())}
+    writer = ResponseWriter(tmp_path, set(IDS), num_classes=5, scaling=scaling())
+    arrays = writer.arrays_of(batch, Prediction(logits))
+    for index, name in enumerate(IDS):
+        part = slice(index, index + 1)
+        one = {"id": [name], "image": batch["image"][part]}
+        alone = writer.arrays_of(one, Prediction(logits[part]))
+        for key, channels, bytes_each in (("probabilities", 5, 4), ("image", 3, 1)):
+            own = arrays[key][index]
+            assert own.shape == (channels, *SIZE)
+            assert own.untyped_storage().nbytes() == channels * SIZE[0] * SIZE[1] * bytes_each
+            assert torch.equal(own, alone[key][0])
+    assert torch.equal(arrays["image"][3], images()[3])
+
+
+def test_so_many_threads_work_on_one_core_each(tmp_path):
+    writer = ResponseWriter(tmp_path, set(IDS), num_classes=5, scaling=scaling(), workers=3)
+    together, before = threading.Barrier(3, timeout=20), torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        cores = [
+            writer.pool.submit(lambda: (together.wait(), torch.get_num_threads())[1])
+            for _ in range(3)
+        ]
+        assert [found.result() for found in cores] == [1, 1, 1]
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+        writer.cancel()
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("decoder", DECODERS)
+def test_files_of_a_gpu_are_those_of_the_cpu_but_for_single_pixels(tmp_path, decoder):
+    tags = torch.tensor([[1, 0, 1, 1, 0], [1, 1, 0, 0, 1], [1, 0, 0, 0, 0], [1, 1, 1, 1, 1]])
+    how = {"scaling": scaling(decoder), "tags": tags.float(), "restrict": True, "workers": 2}
+    expected = write(tmp_path / "cpu", random_logits(), **how)
+    found = write(tmp_path / "cuda", random_logits(), device="cuda", **how)
+    assert found.keys() == expected.keys()
+    for name, content in found.items():
+        decode = decode_weight if name.endswith("_weight.png") else decode_label
+        apart = np.mean(decode(content) != decode(expected[name]))
+        assert apart < 0.03, f"sums in another order change few pixels, not {apart} of {name}"
