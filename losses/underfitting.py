@@ -30,8 +30,8 @@ def pretended_underfitting(
     kind: Kind,
     beta: float,
     k: float,
+    divisor: Tensor,
     labelled: Tensor | None = None,
-    divisor: Tensor | None = None,
 ) -> Tensor:
     """The mean loss m where m >= beta, else the mean of the transformed losses.
 
@@ -45,16 +45,13 @@ def pretended_underfitting(
         kind: the transform.
         beta: mean loss below which the network is taken to fit.
         k: limit or exponent.
-        labelled: (N, H, W) bool, the pixels to take means over; None for all of them, as
-            published, where void and padding lower the mean.
-        divisor: a scalar by which the sums are divided; None for the number of those pixels.
+        divisor: scalar above 0 by which sums over pixels are divided, such as their number.
+        labelled: (N, H, W) bool, the pixels that are added up; None for all of them, as published,
+            where void and padding lower the mean.
 
     Returns:
         Scalar; 0 if no pixel counts.
     """
-    if divisor is None:
-        counted = torch.ones_like(losses) if labelled is None else labelled.to(losses.dtype)
-        divisor = counted.sum().clamp(min=1)
     transformed = _TRANSFORMS[kind](losses, k)
     if labelled is not None:
         losses, transformed = (each.masked_fill(~labelled, 0) for each in (losses, transformed))

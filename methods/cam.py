@@ -216,7 +216,7 @@ class Cam(Method):
         """The sum of the losses of one batch, each of them in the log."""
         if self.opts.cam_consistency == "none":
             images, labels = batch["image"], batch["image_labels"]
-            raw = self.network.maps(images, images.shape[-2:]).raw
+            raw = self.network.raw_maps(images, images.shape[-2:])
             parts = {"classification": classification_loss(raw, labels, self.network.background)}
         else:
             parts = self.two_views(batch["image"], batch["image_labels"])

@@ -180,6 +180,18 @@ class CamNetwork(nn.Module):
         """
         return self._maps(images, self._features(images), size)
 
+    def raw_maps(self, images: Tensor, size: Sequence[int] | None = None) -> Tensor:
+        """The raw maps of ``maps`` alone, (N, C, h, w), without the work for the refined ones.
+
+        Args:
+            images: (N, 3, H, W), normalised.
+            size: (h, w) of the maps; None for that of the last feature.
+
+        Raises:
+            ValueError: as ``maps`` does.
+        """
+        return upsample(self._raw(self._features(images)), size, align_corners=True)
+
     def forward(
         self, images: Tensor, pooled_features: bool = False, at_stride: bool = False
     ) -> SegOutput:
@@ -232,11 +244,15 @@ class CamNetwork(nn.Module):
     def _maps(
         self, images: Tensor, features: Mapping[str, Tensor], size: Sequence[int] | None
     ) -> CamOutput:
-        raw = wide(self.classifier(self.dropout(features["out"])))
+        raw = self._raw(features)
         refined = self._certain(raw.detach())
         if self.correlation is not None:
             refined = self.correlation(refined, images, features)
         return CamOutput(*(upsample(maps, size, align_corners=True) for maps in (raw, refined)))
+
+    def _raw(self, features: Mapping[str, Tensor]) -> Tensor:
+        """The class head's maps (N, C, h, w), float32 or wider."""
+        return wide(self.classifier(self.dropout(features["out"])))
 
     @torch.no_grad()
     def _certain(self, raw: Tensor) -> Tensor:

@@ -290,3 +290,20 @@ def test_views_that_are_too_small_for_the_backbone_stop_before_the_first_step(tm
 def test_the_network_knows_the_background_of_the_data_set(dataset, background):
     opts = options("--dataset", dataset, "--data_root", ".")
     assert Cam(opts, 3).network.background == background
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("consistency", ["none", "seam"])
+def test_a_step_on_a_gpu_is_that_of_the_cpu(monkeypatch, consistency):
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+    logs, states = [], []
+    for device in ("cpu", "cuda"):
+        trained = method("--cam_consistency", consistency, *TRAINED, "--lr", "0.01").to(device)
+        optimizer = trained.train().optimizers()["network"]
+        out = trained({name: value.to(device) for name, value in batch_of(4).items()}, 0)
+        out.losses["network"].backward()
+        optimizer.step()
+        logs.append({name: value.cpu() for name, value in out.logs.items()})
+        states.append({name: value.cpu() for name, value in trained.state_dict().items()})
+    torch.testing.assert_close(logs[1], logs[0], rtol=1e-3, atol=1e-5)
+    torch.testing.assert_close(states[1], states[0], rtol=1e-3, atol=1e-4)

@@ -120,6 +120,11 @@ def test_the_raw_maps_train_backbone_and_class_head_alone(network, images):
     assert reached == expected
 
 
+@pytest.mark.parametrize("size", [None, (32, 44), (5, 6)])
+def test_the_raw_maps_alone_are_those_beside_the_refined_ones(network, images, size):
+    assert torch.equal(network.raw_maps(images, size), network.maps(images, size).raw)
+
+
 def test_permuted_classes_give_permuted_maps(network, images):
     order = torch.tensor([0, 3, 1, 2])
     with torch.no_grad():
