@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.metadata
-import os
 import platform
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
@@ -13,6 +12,7 @@ from typing import Any
 import torch
 
 from benchmarks.timing import Ratio, load_average
+from datasets.parallel import usable_cores
 from utils.provenance import git_state
 
 Row = dict[str, Any]
@@ -145,7 +145,7 @@ def machine_facts(settings: Settings) -> dict[str, str]:
     commit, changed = git_state()
     device = settings.device
     facts = {
-        "CPU": f"{cpu_model()}, {len(os.sched_getaffinity(0))} cores, {settings.threads} used",
+        "CPU": f"{cpu_model()}, {usable_cores()} cores, {settings.threads} used",
         "vector instructions": torch.backends.cpu.get_cpu_capability(),
         "Python": platform.python_version(),
         **{name: installed(name) for name in PACKAGES},

@@ -113,7 +113,7 @@ def find_components(label: NDArray[np.uint8], background: int | None) -> Compone
         window = slice(top, top + height), slice(left, left + width)
         mask = whole[window]
         if train_id == background:
-            numbers, stats = mask, [[0, 0, width, height, 0]]
+            numbers, stats = mask.astype(np.int32), [[0, 0, width, height, 0]]
         else:
             _, numbers, all_stats, _ = cv2.connectedComponentsWithStats(mask, connectivity=8)
             stats = all_stats[1:].tolist()

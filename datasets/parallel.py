@@ -32,7 +32,7 @@ def threaded(
         workers: how many threads; None for one per core that this process may use.
         initializer: called once in every thread.
     """
-    num_threads = workers or len(os.sched_getaffinity(0))
+    num_threads = workers or usable_cores()
     pending: deque[Future[Result]] = deque()
     with ThreadPoolExecutor(num_threads, initializer=initializer) as pool:
         try:
@@ -43,3 +43,10 @@ def threaded(
         finally:
             for future in pending:
                 future.cancel()
+
+
+def usable_cores() -> int:
+    """How many cores this process may use; all of the machine where no system call tells it."""
+    if hasattr(os, "sched_getaffinity"):  # macOS and Windows have none
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

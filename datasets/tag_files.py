@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -101,9 +102,11 @@ class ClassNames:
 def read_tag_file(path: Path, classes: ClassNames) -> dict[str, NDArray[np.bool_]]:
     """The classes (C,) of every image that a .csv or .json file lists, by its id.
 
+    Files are in UTF-8, with a byte-order mark or without.
+
     Raises:
-        ValueError: if the file is missing, of another kind, or an entry makes no sense, naming
-            the file and the entry.
+        ValueError: if the file is missing, of another kind or encoding, or an entry makes no
+            sense, naming the file and the entry.
     """
     readers = {".csv": _csv_entries, ".json": _json_entries}
     if path.suffix.lower() not in readers:
@@ -111,7 +114,7 @@ def read_tag_file(path: Path, classes: ClassNames) -> dict[str, NDArray[np.bool_
             f"--image_tags {path} is neither masks nor xml nor a .csv or .json file: {_FORMAT}"
         )
     if not path.is_file():
-        raise ValueError(f"--image_tags {path} does not exist; {listing(path.parent)}")
+        raise ValueError(f"--image_tags {path} {_no_file(path)}")
     found: dict[str, NDArray[np.bool_]] = {}
     for image_id, present in readers[path.suffix.lower()](path, classes):
         key = _without_suffix(image_id)
@@ -126,20 +129,22 @@ def read_annotation(path: Path, classes: ClassNames) -> NDArray[np.bool_]:
 
     Raises:
         ValueError: if it is missing or damaged, or names an unknown class.
+        OSError: if it cannot be read.
     """
+    if not path.is_file():
+        raise ValueError(f"{path} {_no_file(path)}")
     try:
         objects = ElementTree.parse(path).getroot().findall("object")
-    except OSError:
-        raise ValueError(f"{path} does not exist; {listing(path.parent)}") from None
-    except ElementTree.ParseError as error:
+    except (ElementTree.ParseError, LookupError, ValueError) as error:  # of encodings, too
         raise ValueError(f"{path} is no XML file: {error}") from error
     names = [each.findtext("name", default="").strip() for each in objects]
     return classes.of_names(names, str(path))
 
 
 def _json_entries(path: Path, classes: ClassNames) -> Iterator[tuple[str, NDArray[np.bool_]]]:
+    text = _text_of(path)
     try:
-        content = json.loads(path.read_text(), object_pairs_hook=_without_twins)
+        content = json.loads(text, object_pairs_hook=_without_twins)
     except ValueError as error:
         raise ValueError(f"{path} is not valid JSON: {error}") from error
     if not isinstance(content, Mapping):
@@ -173,27 +178,60 @@ def _as_names(entry: Sequence[Any], where: str) -> Sequence[str]:
 def _csv_entries(path: Path, classes: ClassNames) -> Iterator[tuple[str, NDArray[np.bool_]]]:
     columns: Sequence[int] | None = None
     named = ""  # an entry of names, beside which there can be no vectors
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        for number, row in enumerate(filter(None, csv.reader(file)), start=1):
-            image_id, *cells = (cell.strip() for cell in row)
-            if number == 1 and image_id.lower() in _ID_HEADINGS:
-                if any(map(classes.knows, cells)):
-                    columns = [classes.find(cell, f"the heading of {path}") for cell in cells]
-                continue
-            where = f"{path}: {image_id}"
-            if cells and all(cell in _NUMBERS for cell in cells):
-                if named:
-                    raise ValueError(
-                        f"{where} has a vector of 0 and 1, and {named} names of classes: if these"
-                        " are a heading, begin it with id"
-                    )
-                vector = [_NUMBERS[cell] for cell in cells]
-                yield image_id, classes.of_vector(vector, where, columns)
-            else:
-                names = [name.strip() for cell in cells for name in cell.split(";")]
-                names = [*filter(None, names)]
-                named = named or (image_id if names else "")
-                yield image_id, classes.of_names(names, where)
+    for number, row in enumerate(filter(None, _rows_of(path)), start=1):
+        image_id, *cells = (cell.strip() for cell in row)
+        if number == 1 and image_id.lower() in _ID_HEADINGS:
+            if any(map(classes.knows, cells)):
+                columns = [classes.find(cell, f"the heading of {path}") for cell in cells]
+            continue
+        where = f"{path}: {image_id}"
+        if cells and all(cell in _NUMBERS for cell in cells):
+            if named:
+                raise ValueError(
+                    f"{where} has a vector of 0 and 1, and {named} names of classes: if these"
+                    " are a heading, begin it with id"
+                )
+            vector = [_NUMBERS[cell] for cell in cells]
+            yield image_id, classes.of_vector(vector, where, columns)
+        else:
+            names = [name.strip() for cell in cells for name in cell.split(";")]
+            names = [*filter(None, names)]
+            named = named or (image_id if names else "")
+            yield image_id, classes.of_names(names, where)
+
+
+def _rows_of(path: Path) -> Iterator[list[str]]:
+    """The rows of a CSV file.
+
+    Raises:
+        ValueError: if it is none, or in another encoding.
+    """
+    try:
+        yield from csv.reader(io.StringIO(_text_of(path), newline=""))
+    except csv.Error as error:
+        raise ValueError(f"{path} is not valid CSV, perhaps a quote is open: {error}") from error
+
+
+def _text_of(path: Path) -> str:
+    """What a file in UTF-8 holds, its ends of lines as they are.
+
+    Raises:
+        ValueError: if it is in another encoding.
+    """
+    try:
+        return path.read_bytes().decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            f"{path} is not in UTF-8 (byte {error.start} is 0x{error.object[error.start]:02x}):"
+            " save it in that encoding"
+        ) from error
+
+
+def _no_file(path: Path) -> str:
+    """Why a path is not one of a file."""
+    if path.is_dir():
+        return f"is a folder, where a file is expected; {listing(path)}"
+    return f"does not exist; {listing(path.parent)}"
 
 
 def _without_suffix(image_id: str) -> str:

@@ -67,7 +67,7 @@ class MultiScale:
     """The sum over scales and mirrored images, each map then brought to [0, 1].
 
     Args:
-        scales: factors of the size; images are resized bicubically.
+        scales: factors of the size; images are resized bicubically, to a pixel a side at least.
     """
 
     def __init__(self, scales: Sequence[float] = MULTI_SCALES) -> None:
@@ -79,7 +79,7 @@ class MultiScale:
         chosen = slots(classes, images.device)
         total = images.new_zeros((*chosen.shape, *own))
         for scale in self.scales:
-            size = (round(own[0] * scale), round(own[1] * scale))
+            size = (max(1, round(own[0] * scale)), max(1, round(own[1] * scale)))
             for seen, mirrored in both_ways(resized_bicubically(images, size)):
                 maps = resized(refined(seen, chosen), own)
                 total += maps.flip(-1) if mirrored else maps

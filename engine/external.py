@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib
 import sys
+import traceback
 from argparse import Namespace
 from collections.abc import Mapping
 from pathlib import Path
@@ -27,7 +28,8 @@ def external_network(text: str) -> nn.Module:
         text: a module, importable or in the working directory, and a callable in it.
 
     Raises:
-        ValueError: if it cannot be imported or called, or returns something else.
+        ValueError: if it cannot be imported or called, or returns something else, naming the file
+            and what went wrong in it.
     """
     module_name, colon, name = text.partition(":")
     if not (module_name and colon and name):
@@ -38,17 +40,35 @@ def external_network(text: str) -> nn.Module:
         sys.path.insert(0, str(Path.cwd()))
     try:
         module = importlib.import_module(module_name)
-    except ImportError as error:
-        raise ValueError(f"--external {text}: {module_name} cannot be imported ({error})") from None
+    except Exception as error:  # a module of others may raise anything
+        raise ValueError(
+            f"--external {text}: {module_name} cannot be imported ({described(error)})"
+        ) from error
     build = getattr(module, name, None)
     if not callable(build):
         raise ValueError(f"--external {text}: {module_name} has no callable {name}")
-    network = build()
+    try:
+        network = build()
+    except Exception as error:
+        file = getattr(module, "__file__", None) or module_name
+        raise ValueError(
+            f"--external {text}: {name} of {file} failed when it was called without arguments"
+            f" ({described(error)})"
+        ) from error
     if not isinstance(network, nn.Module):
         raise ValueError(
             f"--external {text} returned {type(network).__name__}, not a torch.nn.Module"
         )
     return network
+
+
+def described(error: Exception) -> str:
+    """An error's kind and text on one line, and which line of another project's file raised it."""
+    text = f"{type(error).__name__}: {' '.join(str(error).split())}"
+    own = (__file__, importlib.__file__)
+    frames = traceback.extract_tb(error.__traceback__)
+    theirs = [one for one in frames if one.filename not in own and "<frozen" not in one.filename]
+    return f"{text}, in {theirs[-1].filename} line {theirs[-1].lineno}" if theirs else text
 
 
 def state_hash(network: nn.Module) -> str:

@@ -246,3 +246,18 @@ def test_fingerprint_key_and_cache_follow_the_damage(tmp_path):
 def test_only_labels_of_files_are_damaged():
     with pytest.raises(AssertionError, match="only labels of files"):
         Toy(labelled=False, damage=DamagedLabels())
+
+
+@pytest.mark.parametrize("count", [255, 300])
+@pytest.mark.parametrize("background", [0, 2, 3])
+def test_any_number_of_objects_lies_on_any_background(count, background):
+    classes = [train_id for train_id in range(4) if train_id != background]
+    label = np.full((40, 40), background, np.uint8)
+    rows, columns = np.divmod(np.arange(count), 20)
+    label[2 * rows, 2 * columns] = np.resize(classes, count)
+    parts = find_components(label, background)
+    assert (parts.classes.take(parts.owners) == label).all()
+    assert len(np.unique(parts.owners[label == background])) == 1
+    assert len(parts.order) == count
+    assert len(np.unique(parts.owners)) == count + 1
+    assert (NARROW(tensor(label), "a", background) == background).all()

@@ -1,9 +1,10 @@
+import os
 import threading
 import time
 
 import pytest
 
-from datasets.parallel import threaded
+from datasets.parallel import threaded, usable_cores
 
 
 @pytest.mark.parametrize("count", [0, 1, 3, 50])
@@ -53,3 +54,11 @@ def test_as_many_threads_work_as_are_asked_for_each_of_them_prepared(workers):
     assert found == list(range(30))
     assert len(started) == workers
     assert seen == set(started)
+
+
+@pytest.mark.parametrize(("found", "expected"), [(3, 3), (None, 1)])
+def test_a_system_without_affinities_has_all_its_cores(monkeypatch, found, expected):
+    monkeypatch.delattr(os, "sched_getaffinity", raising=False)
+    monkeypatch.setattr(os, "cpu_count", lambda: found)
+    assert usable_cores() == expected
+    assert list(threaded(abs, 4, "items")) == [0, 1, 2, 3]

@@ -110,6 +110,30 @@ def test_a_missing_file_is_named(tmp_path):
         read_tag_file(tmp_path / "none.csv", FEW)
 
 
+@pytest.mark.parametrize("name", ["folder.csv", "folder.json"])
+def test_a_folder_in_the_place_of_a_file_is_named(tmp_path, name):
+    (tmp_path / name).mkdir()
+    (tmp_path / name / "a.txt").touch()
+    with pytest.raises(ValueError, match=f"{name} is a folder, where a file .* holds a.txt"):
+        read_tag_file(tmp_path / name, FEW)
+
+
+def test_a_byte_order_mark_is_no_part_of_the_tags(tmp_path):
+    for name, content in (("t.json", '{"a": ["car"]}'), ("t.csv", "a,car\n")):
+        assert read(tmp_path, name, "\ufeff" + content) == {"a": [0, 1]}
+
+
+@pytest.mark.parametrize(("name", "content"), [("t.csv", "a,café"), ("t.json", '{"a": ["café"]}')])
+def test_a_file_in_another_encoding_is_named(tmp_path, name, content):
+    path = tmp_path / name
+    path.write_bytes(content.encode("latin-1"))
+    place = content.encode("latin-1").index(0xE9)
+    words = rf"{name} is not in UTF-8 \(byte {place} is 0xe9\): save it in that encoding"
+    with pytest.raises(ValueError, match=words) as said:
+        read_tag_file(path, FEW)
+    assert not isinstance(said.value, UnicodeDecodeError)
+
+
 def test_annotations_name_objects_but_not_their_parts(tmp_path):
     path = tmp_path / "Annotations/a.xml"
     layouts.annotation(path, ["person", "diningtable", "person"])
@@ -122,9 +146,26 @@ def test_bad_annotations_are_named(tmp_path):
     path = tmp_path / "a.xml"
     with pytest.raises(ValueError, match=r"a\.xml does not exist; .* is empty"):
         read_annotation(path, CLASSES)
+    with pytest.raises(ValueError, match="is a folder, where a file is expected"):
+        read_annotation(tmp_path, CLASSES)
     path.write_text("<annotation>")
     with pytest.raises(ValueError, match=r"a\.xml is no XML file: "):
         read_annotation(path, CLASSES)
     layouts.annotation(path, ["unicorn"])
     with pytest.raises(ValueError, match=r"a\.xml names the class 'unicorn', which voc does not"):
+        read_annotation(path, CLASSES)
+
+
+def test_a_quote_that_is_never_closed_is_named(tmp_path):
+    path = tmp_path / "tags.csv"
+    path.write_text('first,"cat\n' + "another,car\n" * 20000)
+    with pytest.raises(ValueError, match=rf"{path} is not valid CSV, perhaps a quote is open: "):
+        read_tag_file(path, CLASSES)
+
+
+@pytest.mark.parametrize("encoding", ["klingon", "utf-7"])
+def test_an_annotation_in_an_unknown_encoding_is_named(tmp_path, encoding):
+    path = tmp_path / "first.xml"
+    path.write_text(f'<?xml version="1.0" encoding="{encoding}"?><annotation/>')
+    with pytest.raises(ValueError, match=f"{path} is no XML file: "):
         read_annotation(path, CLASSES)

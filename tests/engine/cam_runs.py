@@ -2,17 +2,13 @@
 
 import json
 import shutil
-from argparse import ArgumentParser, Namespace
+from argparse import Namespace
 
 import torch
 
-from datasets.camvid import CamVid
 from datasets.map_folders import MANIFEST
-from datasets.tags import MASKS, ImageTags
+from datasets.tags import MASKS
 from datasets.taxonomy import CAMVID, names_of, palette_of
-from engine import build
-from engine.cam_making import add_cam_flags
-from engine.pseudo_mask_making import add_pseudo_mask_flags
 from engine.trained import Trained
 from methods.cam import Cam
 from options import parse
@@ -36,25 +32,10 @@ def write_images(root):
 
 def options(root, *argv, **values):
     """The flags of a run; ``typed`` has those of ``argv``."""
-    parser = ArgumentParser()
-    add_cam_flags(parser.add_argument_group())
-    add_pseudo_mask_flags(parser.add_argument_group())
     common = ["--dataset", "camvid", "--data_root", str(root), "--num_workers", "0"]
     opts = parse([*common, "--val_batch_size", "2", *argv])
     added = {"crf_workers": 2, "make_cams": True, "make_pseudo_masks": True, "image_tags": MASKS}
-    return Namespace(**{**vars(opts), **vars(parser.parse_args([])), **added, **values})
-
-
-def tag_images(monkeypatch):
-    """Every data set of the run has the image labels of its label files."""
-    plain = build.data_set
-
-    def tagged(opts, split, transform, **common):
-        dataset = plain(opts, split, transform, **common)
-        dataset.tags = ImageTags(MASKS, CamVid(opts.data_root, split))
-        return dataset
-
-    monkeypatch.setattr(build, "data_set", tagged)
+    return Namespace(**{**vars(opts), **added, **values})
 
 
 def use_network(monkeypatch, *, network=None, classes=CAMVID):

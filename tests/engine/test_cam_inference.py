@@ -15,6 +15,7 @@ from engine.cam_inference import (
     foreground_ids,
 )
 from network.cam import CamOutput
+from tests.network.cam_toy import cam_network
 from uncertainty.dense_crf import HEAT_MAP_CRF
 from uncertainty.pseudo_masks import heat_maps
 
@@ -124,6 +125,13 @@ class TestMultiScale:
             alone = predicted(MultiScale(), images[one], labels[one])
             torch.testing.assert_close(found[one, : len(ids)], alone, rtol=0, atol=1e-6)
 
+    def test_a_scale_that_leaves_less_than_a_pixel_takes_one(self):
+        network = FakeNetwork()
+        found = predicted(MultiScale((0.01, 1.0)), images_of(), labels_of([1], [5]), network)
+        assert found.shape == (2, 1, 32, 40)
+        assert found.isfinite().all()
+        assert {shape[2:] for shape in network.seen} == {(1, 1), (32, 40)}
+
 
 class TestMultiCrop:
     def test_it_is_that_of_the_definition(self):
@@ -222,3 +230,22 @@ def test_a_flat_map_is_no_response():
     assert (found[0] == 0).all()
     np.testing.assert_allclose(found[1, 0, 0], 1, atol=1e-4)
     assert found[1].sum() == found[1, 0, 0]
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("inference", [MultiScale((0.5, 1.0)), MultiCrop((1.0,), 24, 16, 4)])
+@pytest.mark.parametrize("crf", [None, HEAT_MAP_CRF._replace(iterations=2)])
+def test_maps_of_a_gpu_are_those_of_the_cpu(monkeypatch, inference, crf):
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+    torch.manual_seed(0)
+    network = cam_network(CLASSES).eval()
+    batch = {"image": images_of(), "image_labels": labels_of([0, 1, 4], [0, 5])}
+    found = []
+    with torch.no_grad():
+        network.classifier.weight.mul_(8)  # maps that differ from place to place
+        for device in ("cpu", "cuda"):
+            predictor = CamPredictor(RefinedMaps(network.to(device)), inference, 0, crf)
+            moved = {name: value.to(device) for name, value in batch.items()}
+            found.append(predictor.of_batch(moved).logits)
+    assert found[1].is_cuda
+    torch.testing.assert_close(found[1].cpu(), found[0], rtol=0, atol=5e-3)

@@ -20,7 +20,6 @@ from engine.cam_making import (
 from tests.engine.cam_runs import (
     options,
     stop_half_way,
-    tag_images,
     use_network,
     write_images,
 )
@@ -43,7 +42,6 @@ def ckpt(tmp_path):
 
 @pytest.fixture(autouse=True)
 def _wired(monkeypatch):
-    tag_images(monkeypatch)
     use_network(monkeypatch)
 
 

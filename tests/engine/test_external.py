@@ -1,5 +1,8 @@
+import importlib
+import sys
 from argparse import Namespace
 from collections import OrderedDict
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -33,6 +36,12 @@ def build():
 
 def number():
     return 3
+
+def of_classes(classes):
+    return nn.Conv2d(3, classes, 1)
+
+def raises():
+    raise RuntimeError("no weights\\nat all")
 
 text = "no callable"
 """
@@ -72,6 +81,42 @@ def test_network_of_another_module_gives_logits_at_the_size_of_the_images(module
 def test_wrong_names_are_explained(module, text, message):
     with pytest.raises(ValueError, match=message):
         external_network(text)
+
+
+@pytest.mark.parametrize(
+    ("name", "cause", "words"),
+    [
+        ("of_classes", TypeError, "of_classes() missing 1 required positional argument"),
+        ("raises", RuntimeError, "(RuntimeError: no weights at all, in "),
+    ],
+)
+def test_what_fails_when_it_is_called_is_named_with_its_file(module, name, cause, words):
+    with pytest.raises(
+        ValueError, match=r"of \S+other_project\.py failed when it was call"
+    ) as said:
+        external_network(f"{module}:{name}")
+    assert str(said.value).startswith(f"--external other_project:{name}: {name} of ")
+    assert words in str(said.value)
+    assert "\n" not in str(said.value)
+    assert isinstance(said.value.__cause__, cause)
+
+
+@pytest.mark.parametrize(
+    ("source", "cause", "words"),
+    [
+        ("def build(:", SyntaxError, r"SyntaxError: .*\(broken_project\.py, line 1\)"),
+        ("\n1 / 0", ZeroDivisionError, r"division by zero, in \S+broken_project\.py line 2\)"),
+        ("import no_such_thing", ImportError, r"'no_such_thing', in \S+broken_project\.py line 1"),
+    ],
+)
+def test_a_module_that_fails_is_named_with_its_file(module, source, cause, words, monkeypatch):
+    Path("broken_project.py").write_text(source)
+    monkeypatch.delitem(sys.modules, "broken_project", raising=False)
+    importlib.invalidate_caches()
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    with pytest.raises(ValueError, match=f"broken_project cannot be imported .*{words}") as said:
+        external_network("broken_project:build")
+    assert isinstance(said.value.__cause__, cause)
 
 
 def test_other_number_of_classes_is_refused(module):
