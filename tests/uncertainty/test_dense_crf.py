@@ -271,3 +271,15 @@ def test_unaries_of_another_size_are_refused(shape):
 def test_settings_without_meaning_are_refused(changed, message):
     with pytest.raises(ValueError, match=message):
         DenseCRF(image_of(), CrfSettings(**changed))
+
+
+@pytest.mark.gpu
+@PRESETS
+def test_marginals_of_a_gpu_are_those_of_the_cpu(settings):
+    image, unary = image_of(), unaries_of(problems=3)
+    expected = DenseCRF(image, settings)(unary)
+    found = DenseCRF(image.cuda(), settings)(unary.cuda())
+    assert found.is_cuda
+    torch.testing.assert_close(found.cpu(), expected, rtol=0, atol=1e-3)
+    again = DenseCRF(image.cuda(), settings)(unary.cuda())
+    assert torch.equal(again, found)

@@ -174,3 +174,14 @@ def test_the_maps_that_are_given_stay():
     maps = random_maps()
     LocalAffinity(random_image())(maps)
     assert torch.equal(maps, random_maps())
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("settings", [FEW, PUBLISHED_AFFINITY])
+def test_means_of_a_gpu_are_those_of_the_cpu(settings):
+    image, maps = random_image(), random_maps()
+    image[:, :, 12:] = 7  # neighbours of one colour
+    expected = LocalAffinity(image, settings)(maps)
+    found = LocalAffinity(image.cuda(), settings)(maps.cuda())
+    assert found.is_cuda
+    torch.testing.assert_close(found.cpu(), expected, rtol=0, atol=1e-5)

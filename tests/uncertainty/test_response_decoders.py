@@ -17,6 +17,7 @@ from uncertainty.response_variance import PRESETS
 
 VOC = PRESETS["voc"]
 CRF = CrfSettings(iterations=3)
+OF_IMAGES = ("crf", "affinity")  # argmax is in test_response_scaling.py
 AFFINITY = AffinitySettings(distances=(1, 2, 4), iterations=4)
 
 
@@ -176,14 +177,14 @@ def test_classes_that_affinities_leave_out_are_nowhere_the_most_likely():
     assert torch.equal(label, LocalAffinity(image, AFFINITY)(probabilities).argmax(0).byte())
 
 
-@pytest.mark.parametrize("name", DECODERS)
+@pytest.mark.parametrize("name", OF_IMAGES)
 def test_scales_of_1_change_nothing(name, smooth):
     image, probabilities = smooth
     found = ResponseScaling((1.0, 1.0), DECODERS[name].decoder)(probabilities, image)
     assert (found.uncertainty == 0).all()
 
 
-@pytest.mark.parametrize("name", DECODERS)
+@pytest.mark.parametrize("name", OF_IMAGES)
 def test_the_order_of_classes_and_scales_does_not_matter(name):
     probabilities, image = random_probabilities(4, spread=1.0), random_image()
     found = ResponseScaling(VOC, DECODERS[name].decoder)(probabilities, image)
@@ -192,7 +193,7 @@ def test_the_order_of_classes_and_scales_does_not_matter(name):
     assert torch.equal(turned.uncertainty, found.uncertainty)
 
 
-@pytest.mark.parametrize("name", DECODERS)
+@pytest.mark.parametrize("name", OF_IMAGES)
 def test_an_image_of_a_single_class_is_certain(name):
     likely = random_probabilities(3) * 0.1
     likely[1] = 1 - likely[0] - likely[2]
@@ -205,3 +206,18 @@ def test_an_image_of_a_single_class_is_certain(name):
 def test_decoders_that_need_an_image_say_so(name, words):
     with pytest.raises(ValueError, match=f"the {words} decoder reads the colours of the image"):
         ResponseScaling(VOC, DECODERS[name].decoder)(random_probabilities())
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("name", OF_IMAGES)
+def test_decoding_on_a_gpu_is_that_on_the_cpu_but_for_single_pixels(name):
+    probabilities, image = random_probabilities(4, spread=1.0), random_image()
+    found = []
+    for device in ("cpu", "cuda"):
+        decoding = DECODERS[name].decoder(image.to(device))
+        likely = probabilities.to(device)
+        found.append((decoding.labels(likely), decoding.wins(likely, VOC)))
+    for ours, theirs in zip(*found, strict=True):
+        assert theirs.is_cuda
+        assert theirs.dtype == ours.dtype
+        assert (theirs.cpu() != ours).float().mean() < 0.01  # sums differ in their last bits
