@@ -31,14 +31,14 @@ def gradient(value, losses):
 @pytest.mark.parametrize("beta", [0.0, 0.7, "mean"])
 def test_a_mean_of_beta_or_more_is_left_alone(losses, kind, beta):
     limit = losses.mean().item() if beta == "mean" else beta
-    found = pretended_underfitting(losses, kind=kind, beta=limit, k=0.5, divisor=PIXELS, divisor=PIXELS)
+    found = pretended_underfitting(losses, kind=kind, beta=limit, k=0.5, divisor=PIXELS)
     assert found == losses.mean()
     assert torch.equal(gradient(found, losses), torch.full_like(losses, 1 / 12))
 
 
 @pytest.mark.parametrize("k", [0.3, 0.4, 1.0, 2.15])
 def test_the_clamp_keeps_the_gradient_up_to_k_and_none_above(losses, k):
-    found = pretended_underfitting(losses, kind="clamp", beta=1.2, k=k, divisor=PIXELS, divisor=PIXELS)
+    found = pretended_underfitting(losses, kind="clamp", beta=1.2, k=k, divisor=PIXELS)
     values = losses.flatten().tolist()
     assert found.item() == pytest.approx(sum(min(value, k) for value in values) / 12, rel=1e-12)
     expected = torch.tensor([1 / 12 * (value <= k) for value in values], dtype=torch.float64)
@@ -48,17 +48,17 @@ def test_the_clamp_keeps_the_gradient_up_to_k_and_none_above(losses, k):
 def test_the_power_and_the_cut_are_their_formulas(losses):
     values = losses.flatten().tolist()
     for k in (0.5, 0.8, 2.0):
-        found = pretended_underfitting(losses, kind="pow", beta=1.2, k=k, divisor=PIXELS, divisor=PIXELS)
+        found = pretended_underfitting(losses, kind="pow", beta=1.2, k=k, divisor=PIXELS)
         assert found.item() == pytest.approx(sum((one + 1e-9) ** k for one in values) / 12)
         assert gradient(found, losses).isfinite().all()
-        found = pretended_underfitting(losses, kind="ignore", beta=1.2, k=k, divisor=PIXELS, divisor=PIXELS)
+        found = pretended_underfitting(losses, kind="ignore", beta=1.2, k=k, divisor=PIXELS)
         assert found.item() == pytest.approx(sum(one for one in values if one <= k) / 12)
         assert (gradient(found, losses).flatten() > 0).tolist() == [one <= k for one in values]
 
 
 def test_a_large_k_and_a_power_of_one_change_nothing(losses):
     for kind, k in (("clamp", 1e3), ("ignore", 1e3), ("pow", 1.0)):
-        found = pretended_underfitting(losses, kind=kind, beta=9.0, k=k, divisor=PIXELS, divisor=PIXELS)
+        found = pretended_underfitting(losses, kind=kind, beta=9.0, k=k, divisor=PIXELS)
         torch.testing.assert_close(found, losses.mean(), rtol=0, atol=2e-9)
         torch.testing.assert_close(gradient(found, losses), torch.full_like(losses, 1 / 12))
 
