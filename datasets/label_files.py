@@ -68,6 +68,15 @@ def decode_score(content: bytes) -> NDArray[np.uint8]:
     return decode_png(content, inspect_score(content), np.uint8)
 
 
+def read_label(path: Path) -> NDArray[np.uint8]:
+    """The values (H, W) of a label file, as ``decode_label``.
+
+    Raises:
+        DamagedMapError: if a byte is missing or changed, or it is no grey 8-bit PNG.
+    """
+    return decode_label(path.read_bytes())
+
+
 def read_other_label(path: Path) -> NDArray[np.uint8]:
     """The values (H, W) of another program's label: a grey PNG, or the indices of a palette PNG.
 
@@ -90,6 +99,15 @@ def inspect_label(content: bytes) -> tuple[Size, int | None]:
     size, text = inspect_png(content, 8, "pseudo label")
     ours = text.startswith(_LABEL_KEYWORD)
     return size, int(text.removeprefix(_LABEL_KEYWORD)) if ours else None
+
+
+def inspect_label_file(path: Path) -> tuple[Size, int | None]:
+    """Size (H, W) of the label in a file and its number of classes, as ``inspect_label``.
+
+    Raises:
+        DamagedMapError: if a byte is missing or changed, or it is no grey 8-bit PNG.
+    """
+    return inspect_label(path.read_bytes())
 
 
 def inspect_score(content: bytes) -> Size:

@@ -49,6 +49,8 @@ class MapKind:
         content: what it is, in the plural, for the manifest and for messages; its last word alone
             is used, too.
         files: of each image; the first is the map itself.
+        other_files: that maps of this content have beside these if they are made otherwise; they
+            are removed with the maps.
         folder_flag: names the folder.
         action_flag: makes it.
         native: whether maps have their images' own sizes whatever the transform's resize is.
@@ -61,6 +63,7 @@ class MapKind:
     files: tuple[MapFile, ...]
     folder_flag: str
     action_flag: str
+    other_files: tuple[MapFile, ...] = ()
     native: bool = False
     identity: tuple[str, ...] = ()
     superseded: str = ""
@@ -92,7 +95,7 @@ def read_manifest(directory: Path, kind: MapKind) -> dict[str, Any] | None:
     if not path.is_file():
         return None
     try:
-        manifest = json.loads(path.read_text())
+        manifest = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise ValueError(
             f"{path} is damaged ({error}): delete it and remake the {kind.short} with --overwrite"

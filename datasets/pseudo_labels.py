@@ -24,13 +24,13 @@ from datasets.label_files import (
     LABEL_ENDING,
     SCORE_ENDING,
     SCORE_LEVELS,
-    decode_label,
     decode_score,
     first_bad_value,
-    inspect_label,
+    inspect_label_file,
     inspect_score,
     is_label,
     is_score,
+    read_label,
     read_other_label,
 )
 from datasets.map_folders import (
@@ -54,7 +54,7 @@ def label_size(path: Path) -> Size:
     Raises:
         DamagedMapError: if it is damaged.
     """
-    return inspect_label(path.read_bytes())[0]
+    return inspect_label_file(path)[0]
 
 
 def score_size(path: Path) -> Size:
@@ -81,7 +81,11 @@ LABELS = MapKind(
 
 # The same kind for its readers, made otherwise: without scores, since no network was asked.
 PSEUDO_MASKS = replace(
-    LABELS, files=LABELS.files[:1], action_flag="make_pseudo_masks", identity=("cams", "threshold")
+    LABELS,
+    files=LABELS.files[:1],
+    other_files=LABELS.files[1:],
+    action_flag="make_pseudo_masks",
+    identity=("cams", "crf", "threshold"),
 )
 
 
@@ -146,7 +150,7 @@ class PseudoLabels(MapReader):
         """
         assert self.classes is not None, "labels of another program are checked before"
         path = self.path(item)
-        label = self.read(path, read_other_label if self.manifest is None else _read_label)
+        label = self.read(path, read_other_label if self.manifest is None else read_label)
         bad = first_bad_value(label, len(self.classes))
         if bad is not None:
             source = "the data set" if self.manifest is None else MANIFEST
@@ -175,7 +179,7 @@ class PseudoLabels(MapReader):
             height, width = self(item).shape
             return height, width
         assert self.classes is not None
-        size, classes = self.read(self.path(item), _inspect_label)
+        size, classes = self.read(self.path(item), inspect_label_file)
         if classes != len(self.classes):
             self(item)
         elif self._rejected is not None:
@@ -282,13 +286,5 @@ def _named(classes: tuple[SegClass, ...]) -> str:
     return f"{len(names)} classes ({', '.join(names[:4])}{', ...' * (len(names) > 4)})"
 
 
-def _read_label(path: Path) -> NDArray[np.uint8]:
-    return decode_label(path.read_bytes())
-
-
 def _read_score(path: Path) -> NDArray[np.uint8]:
     return decode_score(path.read_bytes())
-
-
-def _inspect_label(path: Path) -> tuple[Size, int | None]:
-    return inspect_label(path.read_bytes())

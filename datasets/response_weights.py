@@ -12,9 +12,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from datasets.base import SegDataset
-from datasets.files import listing, read_ids
+from datasets.files import listing
 from datasets.items import Item, by
-from datasets.label_files import LABEL_ENDING, decode_label, first_bad_value, inspect_label
+from datasets.label_files import (
+    LABEL_ENDING,
+    first_bad_value,
+    inspect_label_file,
+    read_label,
+    read_other_label,
+)
 from datasets.map_folders import (
     MANIFEST,
     MapFile,
@@ -151,7 +157,7 @@ class ResponseWeights(MapReader):
         if self.is_published(item):
             label = self.read(path, _read_published).label
         else:
-            label = self.read(path, read_ids if self.manifest is None else _read_label)
+            label = self.read(path, read_other_label if self.manifest is None else read_label)
         bad = first_bad_value(label, len(self.classes))
         if bad is not None:
             raise ValueError(
@@ -211,7 +217,7 @@ class ResponseWeights(MapReader):
     def _label_size(self, item: Item) -> Size:
         """(H, W) of an item's label, whose values are classes."""
         if self.manifest is not None:
-            size, classes = self.read(self.label_path(item), _inspect_label)
+            size, classes = self.read(self.label_path(item), inspect_label_file)
             if classes == len(self.classes):
                 return size
         height, width = self.label(item).shape
@@ -259,17 +265,9 @@ def making_command(dataset: SegDataset, directory: Path) -> str:
     return shlex.join(["python", "main.py", *words, *words_of_data(dataset)])
 
 
-def _read_label(path: Path) -> NDArray[np.uint8]:
-    return decode_label(path.read_bytes())
-
-
 def _read_weight(path: Path) -> NDArray[np.uint8]:
     return decode_weight(path.read_bytes())
 
 
 def _read_published(path: Path) -> LabelAndLevels:
     return decode_published(path.read_bytes())
-
-
-def _inspect_label(path: Path) -> tuple[Size, int | None]:
-    return inspect_label(path.read_bytes())

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import re
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ from datasets.map_folders import MANIFEST, MapKind, map_path, read_manifest, siz
 from datasets.parallel import threaded
 from datasets.png_files import DamagedMapError
 from utils.distributed import barrier, broadcast_object, is_main
-from utils.files import write_json
+from utils.files import explain_write_errors, write_json
 from utils.log import logger
 
 # What has to be equal for maps to lie in one folder, in order; the rest of a manifest informs.
@@ -25,6 +27,8 @@ FORMERLY = {
     **{"fuse_heads": "logits", "fuse_weight_aux": 0.5, "upsample": "logits"},
     **{"infer_short_side": None, "eval_crf": False},
 }
+
+_held: dict[Path, int] = {}  # folders that this process writes, and the handles of their locks
 
 Summary = Callable[[dict[str, Any]], Mapping[str, Any]]  # of a manifest
 
@@ -41,6 +45,8 @@ def claim_folder(
     """Decide whether maps may be made in a folder, and which are missing there.
 
     The first process removes what is to be overwritten and writes the manifest, before any map.
+    Without a manifest that is only what has the name of a map that is to be made. While maps are
+    missing the folder is held (see ``hold_folder``).
 
     Args:
         kind: of the maps.
@@ -54,18 +60,79 @@ def claim_folder(
         The indices of the items without good maps, the same on every process.
 
     Raises:
-        ValueError: if the folder holds maps of another origin, or files that are no maps.
+        ValueError: if the folder holds maps of another origin, or files that are no maps, or if
+            another run is writing it.
     """
-    refuse_mixing(kind, directory, manifest, dataset, overwrite=overwrite)
-    barrier()
-    missing: set[int] = set()
-    if is_main():
-        remove_files(kind, directory, maps=overwrite)
-        missing = missing_maps(kind, directory, dataset)
-        there = read_manifest(directory, kind)
-        if missing or there is None or not there["complete"]:
-            write_manifest(directory, manifest, None if missing else summary, complete=not missing)
-    return broadcast_object(missing)
+    hold_folder(kind, directory)
+    with ExitStack() as unless_kept:
+        unless_kept.callback(release_folder, directory)
+        refuse_mixing(kind, directory, manifest, dataset, overwrite=overwrite)
+        barrier()
+        missing: set[int] = set()
+        if is_main():
+            there = read_manifest(directory, kind)
+            remove_files(kind, directory, maps=overwrite and there is not None)
+            if there is None:
+                remove_maps_of(kind, directory, dataset)
+            missing = missing_maps(kind, directory, dataset)
+            if missing or there is None or not there["complete"]:
+                end = None if missing else summary
+                write_manifest(directory, manifest, end, complete=not missing)
+        missing = broadcast_object(missing)
+        if missing:
+            unless_kept.pop_all()
+    return missing
+
+
+def hold_folder(kind: MapKind, directory: Path) -> None:
+    """Keep other runs out of a folder until ``release_folder`` or the end of this process.
+
+    The first process locks the folder itself, so that no file is left however it ends. On a network
+    file system the lock is that of one computer, and where there are no locks at all nothing keeps
+    two runs apart.
+
+    Raises:
+        ValueError: on every process, if another run holds the folder.
+        WriteError: if the folder cannot be made.
+    """
+    if broadcast_object(is_main() and not _lock(directory)):
+        raise ValueError(
+            f"another run is writing {directory}: wait for it, or name another folder with"
+            f" --{kind.folder_flag}"
+        )
+
+
+def release_folder(directory: Path) -> None:
+    """Let other runs write a folder; nothing happens if this process does not hold it."""
+    handle = _held.pop(directory.resolve(), None)
+    if handle is not None:
+        os.close(handle)  # no unlocking, which would also unlock from a forked process
+
+
+def _lock(directory: Path) -> bool:
+    """Whether this process holds a folder now, which is made; False if another run does."""
+    release_folder(directory)
+    with explain_write_errors(directory / MANIFEST):
+        directory.mkdir(parents=True, exist_ok=True)
+        handle = os.open(directory, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(handle)
+        return False
+    except OSError as error:
+        logger.debug("%s cannot be locked: %s", directory, error)
+    _held[directory.resolve()] = handle
+    return True
+
+
+def _leave_locks_to_parent() -> None:
+    """Of a forked process: the workers of a loader may outlive a run that is killed."""
+    while _held:
+        os.close(_held.popitem()[1])
+
+
+os.register_at_fork(after_in_child=_leave_locks_to_parent)
 
 
 def write_manifest(
@@ -113,7 +180,7 @@ def refuse_foreign_files(
         raise ValueError(
             f"{directory} holds {found[0].name} and no {MANIFEST}, so what is in it was not made by"
             f" --{kind.action_flag}. Choose another --{kind.folder_flag}; with --overwrite"
-            f" {kind.short} are made beside it{unread}"
+            f" {kind.short} are made beside it, in place of files of their names{unread}"
         )
     for item in dataset.items:
         for file in kind.files:
@@ -153,12 +220,21 @@ def remove_files(kind: MapKind, directory: Path, *, maps: bool) -> None:
     manifest of their own are other maps'.
     """
     paths = files_below(directory)
-    for file in kind.files:
+    for file in (*kind.files, *kind.other_files):
         unfinished = re.compile(rf"\..+{re.escape(file.ending)}\.\d+\.tmp")
         for path in paths:
             whole = maps and path.name.endswith(file.ending) and path.is_file()
             if unfinished.fullmatch(path.name) or (whole and file.is_ours(path)):
                 path.unlink(missing_ok=True)  # one name may end as two kinds of files do
+
+
+def remove_maps_of(kind: MapKind, directory: Path, dataset: SegDataset) -> None:
+    """Delete the maps of a data set's items, which nothing says the origin of."""
+    for item in dataset.items:
+        for file in (*kind.files, *kind.other_files):
+            path = map_path(directory, item, file.ending)
+            if path.is_file() and file.is_ours(path):
+                path.unlink()
 
 
 def files_below(directory: Path) -> list[Path]:

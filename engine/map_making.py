@@ -22,7 +22,7 @@ from engine.batch import prepare
 from engine.calibration import Loaded
 from engine.consumers import ImageWriter
 from engine.evaluate import PredictionSource, run_pass
-from engine.map_claims import Summary, claim_folder, write_manifest
+from engine.map_claims import Summary, claim_folder, release_folder, write_manifest
 from engine.trained import Trained, network_files, network_hash, trained_method
 from methods import Method
 from utils.distributed import barrier, is_main, rank, world_size
@@ -124,9 +124,13 @@ def report_written(
     summary: Summary | None,
     written: int,
 ) -> int:
-    """Write the manifest of a folder that is complete now, say so, and return exit status 0."""
+    """Write the manifest of a folder that is complete now, say so, and return exit status 0.
+
+    Other runs may write the folder from then on (see ``hold_folder``).
+    """
     if is_main():
         write_manifest(directory, manifest, summary, complete=True)
+    release_folder(directory)
     logger.info("%d %s written, in %s", written, kind.content, directory)
     return 0
 

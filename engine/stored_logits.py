@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from datasets.files import read_ids
 from datasets.items import safe_name
-from datasets.label_files import first_bad_value
+from datasets.label_files import first_bad_value, read_other_label
+from datasets.png_files import DamagedMapError
 from engine.consumers import PROBABILITY_ENDING
 from engine.evaluate import PredictionSource
 from methods.base import Method
@@ -90,14 +90,14 @@ def logits_file(directory: Path, name: str) -> Path:
     Raises:
         ValueError: if there is none.
     """
-    paths = [directory / f"{safe_name(name)}{ending}" for ending in ENDINGS]
-    for path in paths:
+    names = [f"{safe_name(name)}{ending}" for ending in ENDINGS]
+    for path in (directory / file for file in names):
         if path.is_file():
             return path
-    there = len([path for path in directory.glob("*") if path.name.endswith(ENDINGS)])
+    there = len([path for path in directory.rglob("*") if path.name.endswith(ENDINGS)])
     raise ValueError(
-        f"--logits_dir {directory} has {there} files and none of"
-        f" {', '.join(path.name for path in paths)}: they are named after the image's id"
+        f"--logits_dir {directory} has {there} files and none of {', '.join(names)}: they are named"
+        " after the image's id"
     )
 
 
@@ -173,9 +173,14 @@ def certain_logits(path: Path, num_classes: int) -> Tensor:
     Where it names none (255) every class is as likely as any other.
 
     Raises:
-        ValueError: if the file is unreadable or holds a value that is no class, naming both.
+        ValueError: if the file is damaged, coloured or holds a value that is no class, naming both.
     """
-    label = read_ids(path)
+    try:
+        label = read_other_label(path)
+    except DamagedMapError as error:
+        raise ValueError(
+            f"{path} is damaged, {error}: put a whole grey or palette PNG of train ids there"
+        ) from None
     bad = first_bad_value(label, num_classes)
     if bad is not None:
         raise ValueError(

@@ -12,9 +12,11 @@ from datasets.label_files import (
     encode_score,
     first_bad_value,
     inspect_label,
+    inspect_label_file,
     inspect_score,
     is_label,
     is_score,
+    read_label,
 )
 from datasets.png_files import DamagedMapError
 
@@ -29,6 +31,17 @@ def test_labels_and_scores_come_back():
     assert inspect_label(content) == ((5, 7), 3)
     np.testing.assert_array_equal(decode_score(encode_score(SCORE)), SCORE)
     assert inspect_score(encode_score(SCORE)) == (5, 7)
+
+
+def test_files_are_read_and_inspected_as_their_contents_are(tmp_path):
+    path = tmp_path / "a.png"
+    path.write_bytes(encode_label(LABEL, 3))
+    np.testing.assert_array_equal(read_label(path), LABEL)
+    assert inspect_label_file(path) == ((5, 7), 3)
+    path.write_bytes(path.read_bytes()[:-1])
+    for function in (read_label, inspect_label_file):
+        with pytest.raises(DamagedMapError, match="truncated"):
+            function(path)
 
 
 def test_other_programs_read_the_train_ids():

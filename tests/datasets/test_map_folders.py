@@ -20,6 +20,7 @@ from datasets.streets import Streets
 from datasets.transforms import eval_transform
 from datasets.uncertainty_masks import MASKS
 from tests.datasets import layouts
+from utils.files import write_json
 
 
 def write_manifest(directory, **entries):
@@ -51,6 +52,14 @@ def test_a_damaged_manifest_says_how_to_go_on(tmp_path):
     (tmp_path / MANIFEST).write_text("{")
     with pytest.raises(ValueError, match="remake the labels with --overwrite"):
         read_manifest(tmp_path, LABELS)
+
+
+def test_a_manifest_is_read_as_it_was_written_whatever_the_locale(tmp_path, monkeypatch):
+    write_json(
+        tmp_path / MANIFEST, {"format": 1, "content": "pseudo labels", "command": "--ckpt ü"}
+    )
+    monkeypatch.setattr("io.text_encoding", lambda encoding, level=2: encoding or "ascii")
+    assert read_manifest(tmp_path, LABELS)["command"] == "--ckpt ü"
 
 
 def test_maps_of_native_size_do_not_follow_the_resize(tmp_path):

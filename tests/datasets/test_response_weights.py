@@ -274,6 +274,22 @@ def test_a_damaged_file_is_named(directory, images, ending, damage):
         assert COMMAND in str(caught.value)
 
 
+@pytest.mark.parametrize("form", [GREY, PALETTE])
+def test_no_changed_and_no_missing_byte_of_a_label_without_manifest_goes_unseen(
+    tmp_path, images, form
+):
+    weights = reader(write_foreign(tmp_path / "weights", images, form), classes=CLASSES)
+    path = weights.label_path(images.items[3])
+    content = path.read_bytes()
+    for place in range(8, len(content), 1 + len(content) // 80):
+        changed = bytearray(content)
+        changed[place] ^= 1
+        for written in (bytes(changed), content[:place]):
+            path.write_bytes(written)
+            with pytest.raises(ValueError, match=f"{path} is damaged, it"):
+                weights.label(images.items[3])
+
+
 @pytest.mark.parametrize("value", [3, 254])
 @pytest.mark.parametrize("form", [None, PUBLISHED, GREY])
 def test_a_value_that_is_no_class_is_named_with_its_file(tmp_path, images, value, form):

@@ -1,4 +1,10 @@
+import fcntl
 import json
+import multiprocessing
+import os
+import subprocess
+import sys
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -6,9 +12,20 @@ import pytest
 from datasets.camvid import CamVid
 from datasets.label_files import encode_label, encode_score
 from datasets.map_folders import MANIFEST, map_path
-from datasets.pseudo_labels import LABELS
+from datasets.pseudo_labels import LABELS, PSEUDO_MASKS
+from datasets.response_weights import RESPONSE_WEIGHTS
 from datasets.uncertainty_masks import MASKS
-from engine.map_claims import FORMERLY, claim_folder, differences, missing_maps, remove_files
+from datasets.weight_files import encode_weight
+from engine import map_claims
+from engine.map_claims import (
+    FORMERLY,
+    claim_folder,
+    differences,
+    hold_folder,
+    missing_maps,
+    release_folder,
+    remove_files,
+)
 from tests.datasets import layouts
 
 ENDINGS = (".png", "_score.png")
@@ -126,3 +143,141 @@ def test_a_score_map_of_another_program_is_in_the_way(folder, dataset):
     with pytest.raises(ValueError, match=r"was not made by --make_pseudo_labels") as caught:
         claim_folder(LABELS, folder, manifest(), dataset, overwrite=False)
     assert "no longer read" not in str(caught.value), "there is no other form of these"
+
+
+@pytest.mark.parametrize("kind", [LABELS, PSEUDO_MASKS])
+def test_labels_made_with_scores_are_replaced_with_them(folder, dataset, kind):
+    (folder / MANIFEST).write_text(json.dumps(manifest(complete=True)))
+    stale = folder / "of_another_split_score.png"
+    stale.write_bytes(map_path(folder, dataset.items[0], "_score.png").read_bytes())
+    (folder / "mine_score.png").write_bytes(b"mine")
+    assert len(claim_folder(kind, folder, manifest(), dataset, overwrite=True)) == len(dataset)
+    assert names(folder) == {MANIFEST, "mine_score.png"}
+
+
+class TestWithoutManifest:
+    def test_maps_of_other_images_are_kept_by_overwriting(self, folder, dataset):
+        label = map_path(folder, dataset.items[0], ".png").read_bytes()
+        for ending in ENDINGS:
+            for item in dataset.items:
+                map_path(folder, item, ending).rename(folder / f"former_{item.id}{ending}")
+        kept = names(folder)
+        with pytest.raises(ValueError, match="beside it, in place of files of their names"):
+            claim_folder(RESPONSE_WEIGHTS, folder, manifest(), dataset, overwrite=False)
+        claim_folder(RESPONSE_WEIGHTS, folder, manifest(), dataset, overwrite=True)
+        assert names(folder) == kept | {MANIFEST}
+        assert (folder / f"former_{dataset.items[0].id}.png").read_bytes() == label
+
+    @pytest.mark.parametrize("kind", [LABELS, PSEUDO_MASKS, RESPONSE_WEIGHTS])
+    def test_maps_of_unknown_origin_are_not_taken_for_those_of_this_run(
+        self, folder, dataset, kind
+    ):
+        weight = encode_weight(np.zeros(layouts.SIZE, np.uint8))
+        for item in dataset.items:
+            map_path(folder, item, "_weight.png").write_bytes(weight)
+        missing = claim_folder(kind, folder, manifest(), dataset, overwrite=True)
+        assert missing == set(range(len(dataset)))
+        assert not any(map_path(folder, item, ".png").exists() for item in dataset.items)
+        kept = [path for path in folder.glob("*.png") if path.name.endswith(ENDINGS[1])]
+        assert bool(kept) is (kind is RESPONSE_WEIGHTS), "scores are none of its files"
+
+
+@pytest.mark.parametrize("crf", [{"bilateral_xy": 67.0}, None])
+def test_masks_of_another_crf_are_not_mixed(crf):
+    mine = manifest(cams="1", crf={"bilateral_xy": 80.0})
+    assert differences(PSEUDO_MASKS, mine, {**mine, "crf": crf}) == [
+        f"crf {{'bilateral_xy': 80.0}} (there {crf})"
+    ]
+    assert differences(PSEUDO_MASKS, mine, dict(mine)) == []
+
+
+@contextmanager
+def another_run(folder):
+    """A process that holds a folder as a run does, killed at the end."""
+    holding = "import fcntl, os, sys, time\n"
+    holding += "fcntl.flock(os.open(sys.argv[1], os.O_RDONLY), fcntl.LOCK_EX)\n"
+    holding += "print(flush=True)\ntime.sleep(60)"
+    command = [sys.executable, "-S", "-c", holding, str(folder)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+        try:
+            assert process.stdout.readline()
+            yield
+        finally:
+            process.kill()
+
+
+def is_held(folder):
+    """Whether a run that is started now would be refused."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(handle)
+    return False
+
+
+class TestHolding:
+    @pytest.mark.parametrize("overwrite", [False, True])
+    def test_a_second_run_is_refused_until_the_first_is_killed(self, folder, dataset, overwrite):
+        (folder / MANIFEST).write_text(json.dumps(manifest(complete=False)))
+        (folder / ".a.png.12.tmp").write_bytes(b"half")
+        before = names(folder)
+        with another_run(folder):
+            wording = f"another run is writing {folder}: wait for it, or .* --pseudo_dir"
+            with pytest.raises(ValueError, match=wording):
+                claim_folder(LABELS, folder, manifest(), dataset, overwrite=overwrite)
+            assert names(folder) == before
+        claim_folder(LABELS, folder, manifest(), dataset, overwrite=overwrite)
+        assert ".a.png.12.tmp" not in names(folder)
+
+    def test_a_folder_is_held_while_maps_are_missing(self, folder, dataset):
+        (folder / MANIFEST).write_text(json.dumps(manifest(complete=False)))
+        last = map_path(folder, dataset.items[0], ".png")
+        content = last.read_bytes()
+        last.unlink()
+        for _ in range(2):
+            claim_folder(LABELS, folder, manifest(), dataset, overwrite=False)
+            assert is_held(folder), "by this process, which may claim it again"
+        last.write_bytes(content)
+        claim_folder(LABELS, folder, manifest(), dataset, overwrite=False)
+        assert not is_held(folder)
+
+    def test_a_refused_claim_holds_nothing(self, folder, dataset):
+        with pytest.raises(ValueError, match=f"no {MANIFEST}"):
+            claim_folder(LABELS, folder, manifest(), dataset, overwrite=False)
+        assert not is_held(folder)
+
+    def test_workers_that_outlive_a_run_hold_nothing(self, folder):
+        hold_folder(LABELS, folder)
+        begun, done = multiprocessing.Pipe()
+        context = multiprocessing.get_context("fork")
+        worker = context.Process(target=lambda: (done.send(True), done.recv()))
+        worker.start()
+        try:
+            assert begun.recv()
+            assert is_held(folder)
+            release_folder(folder)
+            assert worker.is_alive()
+            assert not is_held(folder)
+        finally:
+            worker.kill()
+            worker.join()
+
+    def test_every_process_of_a_run_hears_that_the_folder_is_held(self, folder, monkeypatch):
+        monkeypatch.setattr(map_claims, "is_main", lambda: False)
+        hold_folder(LABELS, folder)
+        assert not is_held(folder), "by the first process alone"
+        monkeypatch.setattr(map_claims, "broadcast_object", lambda value: True)
+        with pytest.raises(ValueError, match="another run is writing"):
+            hold_folder(LABELS, folder)
+
+    def test_a_file_system_without_locks_is_written_all_the_same(self, tmp_path, monkeypatch):
+        def refuse(handle, how):
+            raise OSError(95, "not supported")
+
+        monkeypatch.setattr(fcntl, "flock", refuse)
+        hold_folder(LABELS, tmp_path / "new" / "labels")
+        release_folder(tmp_path / "new" / "labels")
+        assert (tmp_path / "new" / "labels").is_dir()

@@ -5,7 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
-from engine.stored_logits import LogitsDirectory
+from engine.stored_logits import LogitsDirectory, read_logits
 from utils.types import Batch
 
 
@@ -57,6 +57,14 @@ def test_missing_and_damaged_files_are_explained(tmp_path):
         source.of_batch(batch_of("a"))
 
 
+def test_files_in_folders_below_are_counted_too(tmp_path):
+    (tmp_path / "city").mkdir()
+    np.save(tmp_path / "city" / "x.npy", np.zeros((3, 4, 6)))
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(ValueError, match="has 1 files and none of city/y.npy, city/y.npz, "):
+        read_logits(tmp_path, "city/y", 3)
+
+
 def test_other_sizes_in_a_batch_are_refused_with_the_flag(tmp_path):
     np.save(tmp_path / "a.npy", np.zeros((3, 4, 6)))
     np.save(tmp_path / "b.npy", np.zeros((3, 2, 6)))
@@ -73,6 +81,24 @@ def test_label_maps_are_certain_predictions(tmp_path):
     for value in range(3):
         assert (probabilities[value][torch.from_numpy(ids == value)] > 1 - 1e-6).all()
     assert torch.allclose(probabilities[:, 1, 1], torch.full((3,), 1 / 3))
+
+
+@pytest.mark.parametrize("mode", ["L", "P"])
+def test_no_changed_and_no_missing_byte_of_a_label_map_goes_unseen(tmp_path, mode):
+    path = tmp_path / "a.png"
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 3, (6, 8), np.uint8))
+    if mode == "P":
+        image.putpalette(list(range(256)) * 3)
+    image.save(path)
+    content = path.read_bytes()
+    read_logits(tmp_path, "a", 3)
+    for place in range(0, len(content), 1 + len(content) // 80):
+        changed = bytearray(content)
+        changed[place] ^= 1
+        for written in (bytes(changed), content[:place]):
+            path.write_bytes(written)
+            with pytest.raises(ValueError, match=f"{path} is damaged, it"):
+                read_logits(tmp_path, "a", 3)
 
 
 def test_label_maps_of_other_classes_are_refused(tmp_path):

@@ -14,7 +14,6 @@ from utils.types import IGNORE_INDEX
 
 KINDS = ("clamp", "pow", "ignore")
 PIXELS = torch.tensor(12.0)
-PIXELS = torch.tensor(12.0)
 
 
 @pytest.fixture
