@@ -13,7 +13,7 @@ from datasets.base import Item, SampleKey, SegDataset
 from datasets.samples import Sample
 from engine import build, checkpoint
 from engine.evaluate import PredictionSource
-from engine.run import FinishedRun, Run, network_name, tested_name
+from engine.run import FinishedRun, Run, network_name, tested_name, training_alone
 from engine.trained import Trained, network_hash
 from engine.training import RunData, train_method, validation
 from methods.local_temperature import LocalTemperatureScaling
@@ -149,14 +149,15 @@ def fit_local(
     method = LocalTemperatureScaling(flags, len(trained.class_names), trained.method, segment)
     run = Run(local_run_name(opts, dataset, sha256), opts.output_dir)
     try:
-        status = train_method(
-            flags,
-            run,
-            RunData(parts.train, parts.validation),
-            lambda _: method,
-            lambda _: KeptLogits(method.calibrated),
-            steps_per_epoch(len(parts.train), flags.batch_size),
-        )
+        with training_alone(run):
+            status = train_method(
+                flags,
+                run,
+                RunData(parts.train, parts.validation),
+                lambda _: method,
+                lambda _: KeptLogits(method.calibrated),
+                steps_per_epoch(len(parts.train), flags.batch_size),
+            )
     except FinishedRun as finished:
         logger.info("%s", finished)
         build.place(method, flags, build.choose_device(flags))

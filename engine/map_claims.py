@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import re
 from collections.abc import Callable, Mapping
@@ -16,7 +15,8 @@ from datasets.map_folders import MANIFEST, MapKind, map_path, read_manifest, siz
 from datasets.parallel import threaded
 from datasets.png_files import DamagedMapError
 from utils.distributed import barrier, broadcast_object, is_main
-from utils.files import explain_write_errors, write_json
+from utils.files import write_json
+from utils.folder_locks import hold_folder, release_folder
 from utils.log import logger
 
 # What has to be equal for maps to lie in one folder, in order; the rest of a manifest informs.
@@ -27,8 +27,6 @@ FORMERLY = {
     **{"fuse_heads": "logits", "fuse_weight_aux": 0.5, "upsample": "logits"},
     **{"infer_short_side": None, "eval_crf": False},
 }
-
-_held: dict[Path, int] = {}  # folders that this process writes, and the handles of their locks
 
 Summary = Callable[[dict[str, Any]], Mapping[str, Any]]  # of a manifest
 
@@ -63,7 +61,11 @@ def claim_folder(
         ValueError: if the folder holds maps of another origin, or files that are no maps, or if
             another run is writing it.
     """
-    hold_folder(kind, directory)
+    hold_folder(
+        directory,
+        f"another run is writing {directory}: wait for it, or name another folder with"
+        f" --{kind.folder_flag}",
+    )
     with ExitStack() as unless_kept:
         unless_kept.callback(release_folder, directory)
         refuse_mixing(kind, directory, manifest, dataset, overwrite=overwrite)
@@ -82,57 +84,6 @@ def claim_folder(
         if missing:
             unless_kept.pop_all()
     return missing
-
-
-def hold_folder(kind: MapKind, directory: Path) -> None:
-    """Keep other runs out of a folder until ``release_folder`` or the end of this process.
-
-    The first process locks the folder itself, so that no file is left however it ends. On a network
-    file system the lock is that of one computer, and where there are no locks at all nothing keeps
-    two runs apart.
-
-    Raises:
-        ValueError: on every process, if another run holds the folder.
-        WriteError: if the folder cannot be made.
-    """
-    if broadcast_object(is_main() and not _lock(directory)):
-        raise ValueError(
-            f"another run is writing {directory}: wait for it, or name another folder with"
-            f" --{kind.folder_flag}"
-        )
-
-
-def release_folder(directory: Path) -> None:
-    """Let other runs write a folder; nothing happens if this process does not hold it."""
-    handle = _held.pop(directory.resolve(), None)
-    if handle is not None:
-        os.close(handle)  # no unlocking, which would also unlock from a forked process
-
-
-def _lock(directory: Path) -> bool:
-    """Whether this process holds a folder now, which is made; False if another run does."""
-    release_folder(directory)
-    with explain_write_errors(directory / MANIFEST):
-        directory.mkdir(parents=True, exist_ok=True)
-        handle = os.open(directory, os.O_RDONLY)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(handle)
-        return False
-    except OSError as error:
-        logger.debug("%s cannot be locked: %s", directory, error)
-    _held[directory.resolve()] = handle
-    return True
-
-
-def _leave_locks_to_parent() -> None:
-    """Of a forked process: the workers of a loader may outlive a run that is killed."""
-    while _held:
-        os.close(_held.popitem()[1])
-
-
-os.register_at_fork(after_in_child=_leave_locks_to_parent)
 
 
 def write_manifest(

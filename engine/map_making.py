@@ -22,11 +22,12 @@ from engine.batch import prepare
 from engine.calibration import Loaded
 from engine.consumers import ImageWriter
 from engine.evaluate import PredictionSource, run_pass
-from engine.map_claims import Summary, claim_folder, release_folder, write_manifest
+from engine.map_claims import Summary, claim_folder, write_manifest
 from engine.trained import Trained, network_files, network_hash, trained_method
 from methods import Method
 from utils.distributed import barrier, is_main, rank, world_size
 from utils.files import json_ready
+from utils.folder_locks import release_folder
 from utils.log import logger, progress
 from utils.provenance import git_state
 

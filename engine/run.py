@@ -8,6 +8,7 @@ import re
 import secrets
 from argparse import Namespace
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from engine import checkpoint
 from methods.ensemble import member_flags
 from utils.distributed import broadcast_object
 from utils.files import remove_leftovers
+from utils.folder_locks import held_folder
 
 # Flags that change where or how fast a run goes, or what is shown of it, but not what it computes.
 INCIDENTAL = frozenset(
@@ -132,6 +134,19 @@ def stored_run_flags(run: Run) -> dict[str, Any] | None:
                 )
             return dict(stored)
     return None
+
+
+def training_alone(run: Run) -> AbstractContextManager[None]:
+    """Keep other processes from training a run of this name during a block.
+
+    Raises:
+        ValueError: if one does.
+    """
+    return held_folder(
+        run.folder,
+        f"run {run.name} is being trained by another process: wait for it, or choose another"
+        " --run_name",
+    )
 
 
 def claim(run: Run, opts: Namespace) -> dict[str, Any] | None:

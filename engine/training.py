@@ -22,7 +22,7 @@ from engine.evaluate import PredictionSource, run_pass
 from engine.measuring import member_metrics
 from engine.memory import ADVICE, free_gigabytes, training_gigabytes
 from engine.restore import NO_SPLIT
-from engine.run import Run, claim, run_name
+from engine.run import Run, claim, run_name, training_alone
 from engine.target_data import target_data
 from engine.train import Stopped, Trainer, Validate, start, train
 from engine.trained import mapping_between
@@ -63,13 +63,14 @@ def run_training(opts: Namespace) -> int:
     run = Run(run_name(opts), opts.output_dir)
     order = epoch_order(opts, dataset, run.folder.parent / CLASS_STATISTICS)
     count_epochs(opts, order)
-    return train_method(
-        opts,
-        run,
-        RunData(dataset, held_out, target, order),
-        lambda resumed: build.method_to_train(opts, dataset, resumed=resumed),
-        partial(build.build_predictor, opts),
-    )
+    with training_alone(run):
+        return train_method(
+            opts,
+            run,
+            RunData(dataset, held_out, target, order),
+            lambda resumed: build.method_to_train(opts, dataset, resumed=resumed),
+            partial(build.build_predictor, opts),
+        )
 
 
 def train_method(

@@ -23,6 +23,7 @@ from tests.small_runs import (
     weights,
     write_data,
 )
+from tests.utils.locking import another_run
 from utils.log import read_metrics
 
 ROOT = Path(__file__).parents[1]
@@ -339,3 +340,11 @@ def test_lists_name_everything_with_a_line(what, capsys):
     lines = capsys.readouterr().out.splitlines()
     assert lines
     assert all(len(line.split("  ", 1)) == 2 for line in lines)
+
+
+def test_a_run_that_another_process_trains_is_refused(data, tmp_path, caplog):
+    (tmp_path / "runs" / "mine").mkdir(parents=True)
+    with another_run(tmp_path / "runs" / "mine"):
+        assert main(flags(data, tmp_path, run_name="mine")) == 1
+    assert "run mine is being trained by another process: wait for it, or choose" in caplog.text
+    assert [path.name for path in tmp_path.rglob("*")] == ["runs", "mine"]

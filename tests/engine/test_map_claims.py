@@ -1,10 +1,4 @@
-import fcntl
 import json
-import multiprocessing
-import os
-import subprocess
-import sys
-from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -16,17 +10,15 @@ from datasets.pseudo_labels import LABELS, PSEUDO_MASKS
 from datasets.response_weights import RESPONSE_WEIGHTS
 from datasets.uncertainty_masks import MASKS
 from datasets.weight_files import encode_weight
-from engine import map_claims
 from engine.map_claims import (
     FORMERLY,
     claim_folder,
     differences,
-    hold_folder,
     missing_maps,
-    release_folder,
     remove_files,
 )
 from tests.datasets import layouts
+from tests.utils.locking import another_run, is_held
 
 ENDINGS = (".png", "_score.png")
 
@@ -191,33 +183,6 @@ def test_masks_of_another_crf_are_not_mixed(crf):
     assert differences(PSEUDO_MASKS, mine, dict(mine)) == []
 
 
-@contextmanager
-def another_run(folder):
-    """A process that holds a folder as a run does, killed at the end."""
-    holding = "import fcntl, os, sys, time\n"
-    holding += "fcntl.flock(os.open(sys.argv[1], os.O_RDONLY), fcntl.LOCK_EX)\n"
-    holding += "print(flush=True)\ntime.sleep(60)"
-    command = [sys.executable, "-S", "-c", holding, str(folder)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
-        try:
-            assert process.stdout.readline()
-            yield
-        finally:
-            process.kill()
-
-
-def is_held(folder):
-    """Whether a run that is started now would be refused."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    finally:
-        os.close(handle)
-    return False
-
-
 class TestHolding:
     @pytest.mark.parametrize("overwrite", [False, True])
     def test_a_second_run_is_refused_until_the_first_is_killed(self, folder, dataset, overwrite):
@@ -248,36 +213,3 @@ class TestHolding:
         with pytest.raises(ValueError, match=f"no {MANIFEST}"):
             claim_folder(LABELS, folder, manifest(), dataset, overwrite=False)
         assert not is_held(folder)
-
-    def test_workers_that_outlive_a_run_hold_nothing(self, folder):
-        hold_folder(LABELS, folder)
-        begun, done = multiprocessing.Pipe()
-        context = multiprocessing.get_context("fork")
-        worker = context.Process(target=lambda: (done.send(True), done.recv()))
-        worker.start()
-        try:
-            assert begun.recv()
-            assert is_held(folder)
-            release_folder(folder)
-            assert worker.is_alive()
-            assert not is_held(folder)
-        finally:
-            worker.kill()
-            worker.join()
-
-    def test_every_process_of_a_run_hears_that_the_folder_is_held(self, folder, monkeypatch):
-        monkeypatch.setattr(map_claims, "is_main", lambda: False)
-        hold_folder(LABELS, folder)
-        assert not is_held(folder), "by the first process alone"
-        monkeypatch.setattr(map_claims, "broadcast_object", lambda value: True)
-        with pytest.raises(ValueError, match="another run is writing"):
-            hold_folder(LABELS, folder)
-
-    def test_a_file_system_without_locks_is_written_all_the_same(self, tmp_path, monkeypatch):
-        def refuse(handle, how):
-            raise OSError(95, "not supported")
-
-        monkeypatch.setattr(fcntl, "flock", refuse)
-        hold_folder(LABELS, tmp_path / "new" / "labels")
-        release_folder(tmp_path / "new" / "labels")
-        assert (tmp_path / "new" / "labels").is_dir()
