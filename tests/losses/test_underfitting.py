@@ -93,7 +93,9 @@ def test_nothing_is_read_back_from_the_device(kind):
     labels = torch.empty(2, 6, 7, dtype=torch.uint8, device="meta")
     for normalize in ("all", "valid"):
         settings = LossSettings(normalize=normalize, underfit=kind)
-        build_loss("cross_entropy", settings)(logits, labels).backward()
+        loss = build_loss("cross_entropy", settings)(logits, labels)
+        loss.backward()
+        assert loss.device == logits.grad.device == logits.device
 
 
 PIXELWISE = (
